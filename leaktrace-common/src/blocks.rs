@@ -1,0 +1,54 @@
+//! The live table: what is outstanding, and calls that have not returned yet.
+
+use crate::plain;
+
+/// Key of the live table: the same address in two processes is two blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct BlockKey {
+    /// What the allocator returned.
+    pub address: u64,
+    /// Process id (thread group) in the initial namespace.
+    pub process: u32,
+    /// Always zero: keys are compared as bytes.
+    pub zero: u32,
+}
+plain!(BlockKey, 16);
+
+/// A live block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Block {
+    /// Requested bytes.
+    pub size: u64,
+    /// Index into the site table.
+    pub site: u32,
+    /// Label of the cohort it was born in; index into the cohort-slot table.
+    pub cohort: u32,
+}
+plain!(Block, 16);
+
+/// A call that has been entered and not returned, one per thread: the outermost one owns what comes of it.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Call {
+    /// Stack pointer at entry; 0 when no call is in flight.
+    pub stack_pointer: u64,
+    /// The return address found at entry, before any return probe replaced it.
+    pub return_address: u64,
+    /// Requested bytes.
+    pub size: u64,
+    /// Old block of a resize, or start of the range of a mapping call; 0 for none.
+    pub address: u64,
+    /// Where the result is stored in the caller's memory; 0 when it is returned.
+    pub out: u64,
+    /// Old length of a remap, old break of a break call.
+    pub old_size: u64,
+    /// Index into the probe table.
+    pub probe: u32,
+    /// 1 when `old` was taken out of the live table.
+    pub taken: u32,
+    /// The block taken out at entry, to be put back if the call fails.
+    pub old: Block,
+}
+plain!(Call, 72);

@@ -1,0 +1,48 @@
+//! Everything that is counted: the kernel side adds, userspace shows.
+
+/// Indices into the counter table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Counter {
+    /// Blocks that left the live table.
+    Frees = 0,
+    /// Bytes of those.
+    FreedBytes,
+    /// Frees of addresses that are not in the live table: blocks from before the attach, mostly.
+    UnmatchedFrees,
+    /// Calls that returned failure.
+    FailedCalls,
+    /// Calls made from inside another traced call: part of that one.
+    NestedCalls,
+    /// Mapping calls that the library made for itself (thread stacks, arenas): not the program's.
+    OwnMappings,
+    /// Lost: the live table was full.
+    LostTableFull,
+    /// Bytes of those.
+    LostTableFullBytes,
+    /// Lost: the kernel had no memory for an entry.
+    LostNoMemory,
+    /// Lost: the site table was full.
+    LostSitesFull,
+    /// Lost: a mapping event found no room in the ring buffer.
+    LostMappingEvent,
+    /// Put off: a stack found no room in the ring buffer and is sent again next time.
+    DeferredStacks,
+    /// Lost: no scratch space to walk a stack.
+    LostScratch,
+    /// Lost: the table of threads was full.
+    LostThreadsFull,
+    /// A live block's address was returned again: its free was not seen.
+    MissedFrees,
+    /// A call that never returned (`longjmp` from a signal handler): forgotten.
+    AbandonedCalls,
+    /// A break call whose old break is unknown.
+    UnknownBreak,
+    /// Lost: a process event found no room in the ring buffer.
+    LostProcessEvent,
+    /// Lost: a result the caller asked to be stored could not be read.
+    LostUnreadable,
+}
+
+/// Size of the counter table.
+pub const COUNTERS: u32 = 32;

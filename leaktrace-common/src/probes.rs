@@ -1,0 +1,74 @@
+//! Probe specifications as data: one entry of the probe table per probe, found by its attach cookie.
+
+use crate::plain;
+
+/// What a probed function does to memory. The discriminants are stored in [`ProbeSpec::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum CallKind {
+    /// Returns a new block (`malloc`, `calloc`, `aligned_alloc`), or stores it (`posix_memalign`).
+    Allocate = 1,
+    /// Gives a block back (`free`). Needs no return probe.
+    Release = 2,
+    /// Replaces a block by another (`realloc`, `reallocarray`).
+    Resize = 3,
+    /// Adds a mapping (`mmap`).
+    Map = 4,
+    /// Takes a mapping away, wholly or in part (`munmap`).
+    Unmap = 5,
+    /// Moves or resizes a mapping (`mremap`).
+    Remap = 6,
+    /// Sets the program break to an address (`brk`).
+    SetBreak = 7,
+    /// Moves the program break by a signed number of bytes (`sbrk`).
+    MoveBreak = 8,
+}
+
+impl CallKind {
+    /// The kind stored as `raw`, if it is one.
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Allocate,
+            2 => Self::Release,
+            3 => Self::Resize,
+            4 => Self::Map,
+            5 => Self::Unmap,
+            6 => Self::Remap,
+            7 => Self::SetBreak,
+            8 => Self::MoveBreak,
+            _ => return None,
+        })
+    }
+
+    /// Whether the outcome is known only when the call returns.
+    pub const fn needs_return(self) -> bool {
+        !matches!(self, Self::Release)
+    }
+}
+
+/// How to read one probed function. Arguments are numbered from 1 in the C calling convention; 0 means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProbeSpec {
+    /// A [`CallKind`].
+    pub kind: u32,
+    /// Argument with the size, or the length of a mapping, or the increment of a break.
+    pub size_arg: u8,
+    /// Argument to multiply the size by.
+    pub count_arg: u8,
+    /// Argument with the old block, or the start of a range.
+    pub pointer_arg: u8,
+    /// Argument with the address at which the new block is stored; the call's return value is then 0 on success.
+    pub out_arg: u8,
+    /// Distance in bytes from the probed instruction to the start of the code of the module that holds it.
+    /// Mapping calls returning into that code are the library's own (thread stacks, arenas) and not the program's.
+    pub own_code_start: i64,
+    /// Distance in bytes from the probed instruction to the end of that code; equal to the start when unused.
+    pub own_code_end: i64,
+    /// Distance in bytes from the probed instruction to the variable with the current program break; 0 for none.
+    pub break_variable: i64,
+}
+plain!(ProbeSpec, 32);
+
+/// How many probes one session can hold.
+pub const MAX_PROBES: u32 = 4096;

@@ -1,0 +1,42 @@
+//! Totals per site, kept by the kernel side and read by userspace through shared memory.
+
+use crate::plain;
+
+/// Slots for age cohorts in each site.
+pub const COHORT_SLOTS: usize = 32;
+
+/// How many cohort labels there are in one trace.
+pub const MAX_COHORTS: u32 = 1 << 20;
+
+/// Bytes and blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Amount {
+    /// Bytes as requested. Signed, because a block can leave a cohort while that is being merged into another.
+    pub bytes: i64,
+    /// Blocks.
+    pub count: i64,
+}
+plain!(Amount, 16);
+
+/// One entry of the site table. Every field is only ever changed by atomic additions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SiteTotals {
+    /// All that was allocated since the trace began, freed or not.
+    pub allocated: Amount,
+    /// What is live, by the slot of the cohort it was born in.
+    pub live: [Amount; COHORT_SLOTS],
+}
+plain!(SiteTotals, 16 + 16 * COHORT_SLOTS);
+
+/// Value of the stack index: the site of a stack hash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SiteEntry {
+    /// Index into the site table.
+    pub site: u32,
+    /// 1 once userspace has been sent the frames.
+    pub sent: u32,
+}
+plain!(SiteEntry, 8);

@@ -1,0 +1,174 @@
+//! The command line, as clap types only. What the flags mean is in `settings`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// See which call sites of a running process leak memory.
+///
+/// Attaches to an unmodified process through eBPF uprobes, keeps its outstanding allocations by stack, and reports
+/// which call sites hold how much, and how fast they grow. The target needs no restart and runs on whatever happens
+/// to leaktrace.
+#[derive(Debug, Parser)]
+#[command(name = "leaktrace", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+pub struct Cli {
+    /// What else leaktrace can do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of a trace.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+}
+
+/// Everything but a trace.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a saved profile in another format.
+    Render(RenderArgs),
+    /// Print the man page (roff) or a shell's completions.
+    #[command(hide = true)]
+    Generate {
+        /// What to print.
+        what: Generate,
+    },
+}
+
+/// What `generate` prints.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Generate {
+    /// The man page.
+    Man,
+    /// Completions for bash.
+    Bash,
+    /// Completions for zsh.
+    Zsh,
+    /// Completions for fish.
+    Fish,
+}
+
+/// Options of a trace.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Process to attach to.
+    #[arg(short, long, value_name = "PID", conflicts_with = "program")]
+    pub pid: Option<u32>,
+    /// Stop after this long (30s, 5m); without it, at Ctrl-C or when the process ends.
+    #[arg(short, long, value_name = "TIME")]
+    pub duration: Option<String>,
+    /// Time between the short reports.
+    #[arg(short, long, value_name = "TIME", default_value = "10s")]
+    pub interval: String,
+    /// Most live blocks to keep; what comes beyond is counted as lost.
+    #[arg(long, value_name = "N", default_value = "4194304")]
+    pub max_live: String,
+    /// Most different stacks to keep.
+    #[arg(long, value_name = "N", default_value = "65536")]
+    pub max_stacks: String,
+    /// How to attach, for when the best way of this kernel is not wanted.
+    #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
+    pub attach_with: AttachWay,
+    /// Say more on standard error, the kernel side's debug lines included.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// What is written, and where.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Start this command held, arm, and let it go.
+    #[arg(last = true, value_name = "CMD")]
+    pub program: Vec<std::ffi::OsString>,
+}
+
+/// How probes are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AttachWay {
+    /// The best that this kernel has.
+    #[default]
+    Auto,
+    /// One link, entry and return together (Linux 6.13).
+    Session,
+    /// One link for entries, one for returns (Linux 6.6).
+    Multi,
+    /// A perf event for each probe.
+    Perf,
+}
+
+/// What is written, and where.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// Write a report to FILE; its ending chooses the format (.json .folded .svg .pb.gz .txt); may be repeated.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Vec<PathBuf>,
+    /// Format on standard output.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub format: FormatArg,
+    /// What flame graphs and folded stacks show.
+    #[arg(long, value_name = "METRIC", default_value = "live-bytes")]
+    pub metric: MetricArg,
+    /// How many sites the text shows.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+    /// Leave out sites with fewer live bytes (64KiB).
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    pub min_bytes: String,
+    /// Leave out blocks younger than this.
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    pub min_age: String,
+}
+
+/// Options of `render`.
+#[derive(Debug, Args)]
+pub struct RenderArgs {
+    /// A profile saved as JSON; `-` reads standard input.
+    pub file: PathBuf,
+    /// What is written, and where.
+    #[command(flatten)]
+    pub output: RenderOutput,
+}
+
+/// What `render` writes, and where.
+#[derive(Debug, Args)]
+pub struct RenderOutput {
+    /// Write a report to FILE; its ending chooses the format (.json .folded .svg .pb.gz .txt); may be repeated.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Vec<PathBuf>,
+    /// Format on standard output.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub format: FormatArg,
+    /// What flame graphs and folded stacks show.
+    #[arg(long, value_name = "METRIC", default_value = "live-bytes")]
+    pub metric: MetricArg,
+    /// How many sites the text shows.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+    /// Leave out sites with fewer live bytes (64KiB).
+    #[arg(long, value_name = "SIZE", default_value = "0")]
+    pub min_bytes: String,
+}
+
+/// A format of reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// For people.
+    Text,
+    /// The saved profile.
+    Json,
+    /// Folded stacks, one line each.
+    Folded,
+    /// A flame graph.
+    Svg,
+    /// Gzipped pprof.
+    Pprof,
+}
+
+/// What flame graphs and folded stacks show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricArg {
+    /// Bytes outstanding.
+    LiveBytes,
+    /// Blocks outstanding.
+    LiveCount,
+    /// Bytes allocated.
+    AllocBytes,
+    /// Blocks allocated.
+    AllocCount,
+}
