@@ -10,7 +10,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// which call sites hold how much, and how fast they grow. The target needs no restart and runs on whatever happens
 /// to leaktrace.
 #[derive(Debug, Parser)]
-#[command(name = "leaktrace", version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+#[command(
+    name = "leaktrace",
+    version,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
 pub struct Cli {
     /// What else leaktrace can do.
     #[command(subcommand)]
