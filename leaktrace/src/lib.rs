@@ -3,4 +3,5 @@
 //! `target → probes → kernel → session → profile → symbols → analysis → report`. See `ARCHITECTURE.md`.
 
 pub mod cli;
+pub mod kernel;
 pub mod profile;
