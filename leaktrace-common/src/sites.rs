@@ -56,5 +56,8 @@ pub struct SessionState {
     pub next_site: u32,
     /// Size of the site table. Set by userspace.
     pub site_limit: u32,
+    /// Mappings that stacks are unwound by: first entry in the low half, number of entries in the high half; 0 when
+    /// there are none. Set by userspace.
+    pub unwind_mappings: u64,
 }
-plain!(SessionState, 16);
+plain!(SessionState, 24);

@@ -14,6 +14,9 @@ pub const PAGE_BITS: u32 = 16;
 /// Rows in one element of the row table.
 pub const ROWS_PER_ELEMENT: usize = 16;
 
+/// Most mappings of a process that can be unwound by tables.
+pub const MAX_MAPPINGS: u32 = 8192;
+
 /// How a rule finds the CFA. Stored in [`Rule::cfa`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]

@@ -11,7 +11,10 @@ use leaktrace_common::{
     events::StackRecord,
     probes::{MAX_PROBES, ProbeSpec},
     sites::{MAX_COHORTS, SessionState, SiteEntry, SiteTotals},
+    unwind::{MAX_MAPPINGS, ROWS_PER_ELEMENT, Rule, UnwindMapping},
 };
+
+use crate::unwind::Walk;
 
 /// Probe specifications by attach cookie.
 #[map]
@@ -56,6 +59,8 @@ pub struct Scratch {
     pub busy: u64,
     /// The record being filled.
     pub record: StackRecord,
+    /// The walk that fills it.
+    pub walk: Walk,
 }
 
 /// Buffers per processor.
@@ -64,3 +69,19 @@ pub const SCRATCH_SLOTS: u32 = 8;
 /// Buffers to walk stacks in.
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SCRATCH_SLOTS, 0);
+
+/// Rows of all files, each file's in order of address.
+#[map]
+pub static UNWIND_ROWS: Array<[u32; ROWS_PER_ELEMENT]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// First row of each page of each file.
+#[map]
+pub static UNWIND_PAGES: Array<u32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Rules of the session.
+#[map]
+pub static UNWIND_RULES: Array<Rule> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Mappings, in two halves: one in force, one being filled.
+#[map]
+pub static UNWIND_MAPPINGS: Array<UnwindMapping> = Array::with_max_entries(2 * MAX_MAPPINGS, BPF_F_MMAPABLE);

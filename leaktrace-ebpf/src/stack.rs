@@ -17,14 +17,16 @@ use crate::{
 /// The site of the call that has just returned in `process`.
 #[inline(always)]
 pub fn site(ctx: *const pt_regs, process: u32, probe: u32) -> u32 {
-    let Some(scratch) = acquire() else {
+    let Some((slot, scratch)) = acquire() else {
         bump(Counter::LostScratch);
         return OVERFLOW_SITE;
     };
     // SAFETY: the busy flag makes the buffer ours until released.
+    let hash = unwind::walk(ctx, unsafe { &mut *scratch }, slot, u64::from(process));
+    // SAFETY: as above.
     let record = unsafe { &mut (*scratch).record };
-    record.hash = unwind::walk(ctx, record, u64::from(process));
-    let site = match SITE_INDEX.get_ptr_mut(record.hash) {
+    record.hash = hash;
+    let site = match SITE_INDEX.get_ptr_mut(hash) {
         // SAFETY: a valid pointer; entries are never removed.
         Some(entry) if unsafe { (*entry).sent } != 0 => unsafe { (*entry).site },
         entry => introduce(record, entry, process, probe),
@@ -75,12 +77,12 @@ fn next_site(state: *mut SessionState) -> Option<u32> {
 
 /// A buffer that no other walk on this processor is using.
 #[inline(always)]
-fn acquire() -> Option<*mut Scratch> {
+fn acquire() -> Option<(u32, *mut Scratch)> {
     for slot in 0..SCRATCH_SLOTS {
         let scratch = SCRATCH.get_ptr_mut(slot)?;
         // SAFETY: a valid pointer to this processor's buffer.
         if unsafe { atomic::exchange(&raw mut (*scratch).busy, 1) } == 0 {
-            return Some(scratch);
+            return Some((slot, scratch));
         }
     }
     None

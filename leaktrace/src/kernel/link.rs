@@ -47,7 +47,11 @@ pub struct TableFds(HashMap<String, RawFd>);
 impl TableFds {
     /// Takes them from `ebpf`, which must still own all of them.
     pub fn of(ebpf: &Ebpf) -> Self {
-        Self(ebpf.maps().filter_map(|(name, map)| Some((name.to_owned(), data(map)?.fd().as_fd().as_raw_fd()))).collect())
+        Self(
+            ebpf.maps()
+                .filter_map(|(name, map)| Some((name.to_owned(), data(map)?.fd().as_fd().as_raw_fd())))
+                .collect(),
+        )
     }
 }
 
@@ -79,9 +83,10 @@ impl Programs {
             .map(|btf| btf.to_bytes());
         let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let parsed = object.maps.clone();
-        let of_object = parsed.iter().filter_map(|(name, map)| Some((name.as_str(), *tables.0.get(name)?, map)));
-        object
-            .relocate_maps(of_object, &text).map_err(|e| unsupported(&e))?;
+        let of_object = parsed
+            .iter()
+            .filter_map(|(name, map)| Some((name.as_str(), *tables.0.get(name)?, map)));
+        object.relocate_maps(of_object, &text).map_err(|e| unsupported(&e))?;
         object.relocate_calls(&text).map_err(|e| unsupported(&e))?;
         let btf = btf.map(|bytes| load_btf(&bytes)).transpose().map_err(|e| refused(&e))?;
         Ok(Self { object, btf })

@@ -19,6 +19,8 @@ pub struct Limits {
 /// Creates the tables.
 pub fn create(limits: Limits) -> Result<Ebpf, KernelError> {
     EbpfLoader::new()
+        // Nothing is relocated against the kernel's types, so they need not be read.
+        .btf(None)
         .map_max_entries("LIVE", limits.live)
         .map_max_entries("SITE_INDEX", limits.sites)
         .map_max_entries("SITES", limits.sites)
