@@ -130,7 +130,7 @@ fn compiler(llvm: u32) -> Result<Toolchain, String> {
 }
 
 /// The newest LLVM whose bitcode the bpf-linker on `PATH` reads, or what is wrong with that bpf-linker.
-fn linker() -> Result<u32, String> {
+pub fn linker() -> Result<u32, String> {
     let Some(about) = output(Command::new("bpf-linker").arg("--version")) else {
         return Err("no working bpf-linker on PATH".to_owned());
     };
