@@ -14,7 +14,7 @@ pub fn install(why: &str) -> Result<()> {
     let prefix = llvm()?;
     say(
         &format!("bpf-linker {VERSION}"),
-        &format!("it links the kernel side, and {why} (a minute or two)"),
+        &format!("it links the kernel side, and {why}; takes a minute or two"),
     );
     let feature = format!("llvm-{}", toolchain::LLVM);
     // `--force`: one of this version may be there and not work, for its LLVM is gone.
