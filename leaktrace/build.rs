@@ -70,7 +70,13 @@ fn build() -> Result<()> {
         )
     })?;
     // Each line that cargo says in there would come out as a warning here; errors still do.
-    for (name, value) in [toolchain::UNLOCK, ("CARGO_TERM_QUIET", "true")] {
+    let (unlock, unlocked) = toolchain::UNLOCK;
+    let variables = [
+        (unlock, unlocked.into()),
+        ("CARGO_TERM_QUIET", "true".into()),
+        ("PATH", toolchain::search_path()),
+    ];
+    for (name, value) in variables {
         // SAFETY: no other thread runs in this build script.
         unsafe { env::set_var(name, value) };
     }

@@ -1,7 +1,13 @@
 //! Finds what builds the kernel side: bpf-linker, and a compiler with the standard library's source whose LLVM
 //! bpf-linker can read. Shared by `build.rs`, which asks, and `xtask`, which installs what is missing; std only.
 
-use std::{env, fmt, path::Path, process::Command};
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The oldest bpf-linker that keeps the debug information the kernel side needs.
 pub const LINKER: (u32, u32) = (0, 13);
@@ -129,11 +135,15 @@ fn compiler(llvm: u32) -> Result<Toolchain, String> {
     Err(reasons.join(", "))
 }
 
-/// The newest LLVM whose bitcode the bpf-linker on `PATH` reads, or what is wrong with that bpf-linker.
-fn linker() -> Result<u32, String> {
-    let Some(about) = output(Command::new("bpf-linker").arg("--version")) else {
-        return Err("no working bpf-linker on PATH".to_owned());
-    };
+/// The newest LLVM whose bitcode the installed bpf-linker reads, or what is wrong with that bpf-linker.
+pub fn linker() -> Result<u32, String> {
+    let path = search_path();
+    let file = env::split_paths(&path)
+        .map(|dir| dir.join("bpf-linker"))
+        .find(|file| file.is_file());
+    let file = file.ok_or("there is no bpf-linker")?;
+    let about = output(Command::new(&file).arg("--version"));
+    let about = about.ok_or_else(|| format!("{} does not run", file.display()))?;
     let mut numbers = about
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|n| n.parse().ok());
@@ -146,15 +156,21 @@ fn linker() -> Result<u32, String> {
             LINKER.1
         ));
     }
-    Ok(linked_llvm().unwrap_or(LLVM))
+    Ok(linked_llvm(&file).unwrap_or(LLVM))
+}
+
+/// `PATH`, then where cargo installs programs: rustup puts that on `PATH`, a system's cargo does not.
+pub fn search_path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".cargo")));
+    let dirs = env::split_paths(&path).chain(home.map(|home| home.join("bin")));
+    env::join_paths(dirs).unwrap_or(path)
 }
 
 /// The LLVM library that bpf-linker loads, unless it carries its own.
-fn linked_llvm() -> Option<u32> {
-    let path = env::split_paths(&env::var_os("PATH")?)
-        .map(|dir| dir.join("bpf-linker"))
-        .find(|file| file.is_file())?;
-    let libraries = output(Command::new("ldd").arg(path))?;
+fn linked_llvm(linker: &Path) -> Option<u32> {
+    let libraries = output(Command::new("ldd").arg(linker))?;
     // `libLLVM.so.22.1`, on some systems `libLLVM-22.so.1`.
     let (_, name) = libraries.split_once("libLLVM")?;
     name.split(|c: char| !c.is_ascii_digit())
