@@ -3,4 +3,6 @@
 //! `target → probes → kernel → session → profile → symbols → analysis → report`. See `ARCHITECTURE.md`.
 
 pub mod cli;
+pub mod probes;
 pub mod profile;
+pub mod target;
