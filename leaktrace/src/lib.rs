@@ -4,4 +4,6 @@
 
 pub mod cli;
 pub mod kernel;
+pub mod probes;
 pub mod profile;
+pub mod target;
