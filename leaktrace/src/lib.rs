@@ -4,3 +4,5 @@
 
 pub mod cli;
 pub mod profile;
+pub mod symbols;
+pub mod target;
