@@ -6,4 +6,5 @@ pub mod cli;
 pub mod kernel;
 pub mod probes;
 pub mod profile;
+pub mod symbols;
 pub mod target;
