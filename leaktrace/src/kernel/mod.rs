@@ -10,11 +10,13 @@ mod perf;
 mod shared;
 mod tables;
 mod tracer;
+mod unwind;
 
 pub use events::Event;
 pub use object::Limits;
 pub use tables::CounterValues;
 pub use tracer::{AttachPoint, Tracer, Way};
+pub use unwind::{PlacedPages, UnwindLimits, UnwindTables};
 
 use std::io;
 

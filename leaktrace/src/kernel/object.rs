@@ -2,7 +2,7 @@
 
 use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapError, programs::ProgramError};
 
-use super::KernelError;
+use super::{KernelError, unwind::UnwindLimits};
 
 /// The kernel side as built; see `build.rs`.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leaktrace"));
@@ -14,6 +14,8 @@ pub struct Limits {
     pub live: u32,
     /// Sites, the one for overflow included.
     pub sites: u32,
+    /// Unwinding tables.
+    pub unwind: UnwindLimits,
 }
 
 /// Creates the tables.
@@ -24,6 +26,9 @@ pub fn create(limits: Limits) -> Result<Ebpf, KernelError> {
         .map_max_entries("LIVE", limits.live)
         .map_max_entries("SITE_INDEX", limits.sites)
         .map_max_entries("SITES", limits.sites)
+        .map_max_entries("UNWIND_ROWS", limits.unwind.elements())
+        .map_max_entries("UNWIND_PAGES", limits.unwind.pages)
+        .map_max_entries("UNWIND_RULES", limits.unwind.rules)
         .load(OBJECT)
         .map_err(explain)
 }

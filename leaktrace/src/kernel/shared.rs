@@ -6,7 +6,12 @@ use std::{
     ptr::NonNull,
 };
 
-use aya::maps::MapData;
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+};
+
+use super::KernelError;
 
 /// An array table mapped into this process. Elements are read and written one field at a time, atomically.
 pub struct Shared<T> {
@@ -20,8 +25,16 @@ pub struct Shared<T> {
 unsafe impl<T: Send> Send for Shared<T> {}
 
 impl<T> Shared<T> {
-    /// Maps a table of `len` elements, made with `BPF_F_MMAPABLE`.
-    pub fn map(table: &MapData, len: u32) -> io::Result<Self> {
+    /// Maps table `name` of `len` elements.
+    pub fn open(ebpf: &Ebpf, name: &str, len: u32) -> Result<Self, KernelError> {
+        match ebpf.map(name) {
+            Some(Map::Array(data)) => Self::map(data, len).map_err(|e| KernelError::Table(format!("{name}: {e}"))),
+            _ => Err(KernelError::Table(format!("{name} is missing"))),
+        }
+    }
+
+    /// Maps a table made with `BPF_F_MMAPABLE`.
+    fn map(table: &MapData, len: u32) -> io::Result<Self> {
         let stride = size_of::<T>().next_multiple_of(8);
         let bytes = (stride * len as usize).next_multiple_of(4096);
         // SAFETY: a new mapping of a descriptor that we own; the kernel checks its size.

@@ -1,10 +1,13 @@
 //! Typed access to the tables.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicI64, AtomicU32, AtomicU64,
+    Ordering::{Relaxed, Release},
+};
 
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, PerCpuArray},
+    maps::{Array, MapData, PerCpuArray},
 };
 use leaktrace_common::{
     counters::{COUNTERS, Counter},
@@ -36,9 +39,9 @@ impl Tables {
     /// Maps the tables and sets the session's state to not recording.
     pub fn map(ebpf: &Ebpf, limits: Limits) -> Result<Self, KernelError> {
         let tables = Self {
-            sites: map(ebpf, "SITES", limits.sites)?,
-            cohorts: map(ebpf, "COHORTS", MAX_COHORTS)?,
-            state: map(ebpf, "STATE", 1)?,
+            sites: Shared::open(ebpf, "SITES", limits.sites)?,
+            cohorts: Shared::open(ebpf, "COHORTS", MAX_COHORTS)?,
+            state: Shared::open(ebpf, "STATE", 1)?,
         };
         tables.set_state(|state| unsafe { &raw mut (*state).site_limit }, limits.sites);
         tables.set_state(|state| unsafe { &raw mut (*state).next_site }, OVERFLOW_SITE + 1);
@@ -48,6 +51,14 @@ impl Tables {
     /// Whether probes record.
     pub fn set_recording(&self, recording: bool) {
         self.set_state(|state| unsafe { &raw mut (*state).recording }, u32::from(recording));
+    }
+
+    /// Puts a half of the unwinding mappings in force, as `UnwindTables::fill_mappings` gave it.
+    pub fn set_unwind_mappings(&self, half: u64) {
+        if let Some(state) = self.state.get(0) {
+            // SAFETY: a valid, aligned pointer into shared memory. Released after the half was filled.
+            unsafe { AtomicU64::from_ptr(&raw mut (*state).unwind_mappings) }.store(half, Release);
+        }
     }
 
     /// Label for blocks born from now on.
@@ -130,13 +141,6 @@ pub fn read_counters(ebpf: &Ebpf) -> Result<CounterValues, KernelError> {
 fn open<M, T: TryFrom<M, Error = aya::maps::MapError>>(map: Option<M>, name: &str) -> Result<T, KernelError> {
     let map = map.ok_or_else(|| KernelError::Table(format!("{name} is missing")))?;
     T::try_from(map).map_err(table_error)
-}
-
-fn map<T>(ebpf: &Ebpf, name: &str, len: u32) -> Result<Shared<T>, KernelError> {
-    match ebpf.map(name) {
-        Some(Map::Array(data)) => Shared::map(data, len).map_err(|e| KernelError::Table(format!("{name}: {e}"))),
-        _ => Err(KernelError::Table(format!("{name} is missing"))),
-    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "fits map_err")]

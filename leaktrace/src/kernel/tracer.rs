@@ -15,6 +15,7 @@ use aya::{
 use leaktrace_common::{
     probes::{CallKind, ProbeSpec},
     sites::SiteTotals,
+    unwind::UnwindMapping,
 };
 
 use super::{
@@ -23,6 +24,7 @@ use super::{
     object::{self, Limits, one_line},
     perf,
     tables::{self, Tables},
+    unwind::UnwindTables,
 };
 
 /// Where a probe goes and what it means.
@@ -60,6 +62,7 @@ pub enum Way {
 pub struct Tracer {
     ebpf: Ebpf,
     tables: Tables,
+    unwind: UnwindTables,
     table_fds: TableFds,
     events: RingBuf<MapData>,
     links: Vec<OwnedFd>,
@@ -72,6 +75,7 @@ impl Tracer {
     pub fn create(limits: Limits) -> Result<Self, KernelError> {
         let mut ebpf = object::create(limits)?;
         let tables = Tables::map(&ebpf, limits)?;
+        let unwind = UnwindTables::map(&ebpf, limits.unwind)?;
         let table_fds = TableFds::of(&ebpf);
         let events = ebpf
             .take_map("EVENTS")
@@ -82,6 +86,7 @@ impl Tracer {
         Ok(Self {
             ebpf,
             tables,
+            unwind,
             table_fds,
             events,
             links: Vec::new(),
@@ -128,6 +133,18 @@ impl Tracer {
     /// The tables in shared memory.
     pub fn tables(&self) -> &Tables {
         &self.tables
+    }
+
+    /// The unwinding tables.
+    pub fn unwind(&mut self) -> &mut UnwindTables {
+        &mut self.unwind
+    }
+
+    /// Puts these mappings in force for all walks from now on, and says how many had no room.
+    pub fn set_mappings(&mut self, mappings: &[UnwindMapping]) -> usize {
+        let (half, left_out) = self.unwind.fill_mappings(mappings);
+        self.tables.set_unwind_mappings(half);
+        left_out
     }
 
     /// What was counted.
