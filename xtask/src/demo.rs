@@ -1,12 +1,12 @@
 //! `cargo xtask demo`: a small server that leaks, traced for ten seconds.
 
 use std::{
-    env,
+    fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     build,
@@ -34,15 +34,19 @@ pub fn run() -> Result<()> {
     setup::ensure(false)?;
     let leaktrace = build::leaktrace()?;
     let program = compile()?;
+    let outputs = [FLAME_GRAPH, PROFILE].map(|name| workspace().join(name));
+    for old in &outputs {
+        // What is there afterwards is then of this run.
+        let _ = fs::remove_file(old);
+    }
     let server = Command::new(&program).stdin(Stdio::null()).spawn();
     let server = Kept(server.with_context(|| format!("cannot run {}", program.display()))?);
     trace(&leaktrace, server.0.id())?;
-    let here = env::current_dir().context("cannot tell the current directory")?;
-    println!("\nFlame graph: {}", here.join(FLAME_GRAPH).display());
-    println!(
-        "Profile:     {} (leaktrace render, leaktrace diff)",
-        here.join(PROFILE).display()
-    );
+    for output in &outputs {
+        ensure!(output.is_file(), "leaktrace wrote no {}", output.display());
+    }
+    let [flame_graph, profile] = outputs.map(|path| path.display().to_string());
+    println!("\nFlame graph: {flame_graph}\nProfile:     {profile}");
     Ok(())
 }
 
@@ -59,9 +63,10 @@ fn trace(leaktrace: &Path, pid: u32) -> Result<()> {
         .context("neither root nor sudo: tracing needs root; run this as root")?;
     let pid = pid.to_string();
     eprintln!("demo: leaktrace --pid {pid} --duration 10s --interval 3s -o {FLAME_GRAPH} -o {PROFILE}");
-    run_command(
-        command
-            .args(["--pid", &pid, "--duration", "10s", "--interval", "3s"])
-            .args(["-o", FLAME_GRAPH, "-o", PROFILE]),
-    )
+    let outputs = ["-o", FLAME_GRAPH, "-o", PROFILE];
+    command
+        .current_dir(workspace())
+        .args(["--pid", &pid, "--duration", "10s", "--interval", "3s"])
+        .args(outputs);
+    run_command(&mut command)
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask lint`: formatting, and clippy over userspace and the kernel side; a warning is a failure.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::{
     command::{self, cargo, workspace},
@@ -14,28 +14,43 @@ const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfel-unknown-none"
 };
 
-/// The subcommand.
+type Check = fn() -> Result<()>;
+
+/// The subcommand: all of it, whatever fails first.
 pub fn run() -> Result<()> {
     setup::ensure(true)?;
-    eprintln!("lint: formatting");
-    command::run(cargo().args(["fmt", "--all", "--check"]))?;
-    eprintln!("lint: userspace");
-    command::run(
-        cargo()
-            .args([
-                "clippy",
-                "--quiet",
-                "--workspace",
-                "--exclude",
-                "leaktrace-ebpf",
-                "--all-targets",
-            ])
-            .args(["--", "-D", "warnings"]),
-    )?;
-    eprintln!("lint: kernel side");
-    kernel_side()?;
+    let checks: [(&str, Check); 3] = [
+        ("formatting", formatting),
+        ("userspace", userspace),
+        ("kernel side", kernel_side),
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        eprintln!("lint: {name}");
+        if let Err(error) = check() {
+            eprintln!("lint: {error:#}");
+            failed.push(name);
+        }
+    }
+    ensure!(failed.is_empty(), "not clean: {}", failed.join(", "));
     println!("lint: clean");
     Ok(())
+}
+
+fn formatting() -> Result<()> {
+    command::run(cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn userspace() -> Result<()> {
+    let what = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--exclude",
+        "leaktrace-ebpf",
+        "--all-targets",
+    ];
+    command::run(cargo().args(what).args(["--", "-D", "warnings"]))
 }
 
 fn kernel_side() -> Result<()> {

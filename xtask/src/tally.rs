@@ -63,7 +63,8 @@ impl fmt::Display for Tally {
     }
 }
 
-/// Runs tests and counts them. A program that fails without saying which test did counts as one failed test.
+/// Runs tests and counts them. A program that ends badly or without a result, and names no failed test, is itself
+/// counted as one.
 pub fn run(tests: &mut Command) -> Result<Tally> {
     count(tests, &mut io::stdout())
 }
@@ -73,21 +74,32 @@ fn count(tests: &mut Command, out: &mut dyn Write) -> Result<Tally> {
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {}", shown(tests)))?;
-    let mut tally = Tally::default();
+    let mut tally = None;
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n') {
             let line = line.context("cannot read what the tests print")?;
-            tally += show(&line, out).unwrap_or_default();
+            if let Some(result) = show(&line, out) {
+                *tally.get_or_insert_default() += result;
+            }
         }
     }
     let status = child
         .wait()
         .with_context(|| format!("cannot wait for {}", shown(tests)))?;
+    let mut tally: Tally = tally.unwrap_or_else(|| no_result(tests));
     if !status.success() && tally.failed == 0 {
         eprintln!("xtask: {} ended with {status}", shown(tests));
         tally.failed = 1;
     }
     Ok(tally)
+}
+
+fn no_result(tests: &Command) -> Tally {
+    eprintln!("xtask: {} ended without saying how its tests did", shown(tests));
+    Tally {
+        failed: 1,
+        ..Tally::default()
+    }
 }
 
 /// Passes a line on and counts it. Whoever reads may have left (`| head`): the tests still run to their end.
@@ -146,6 +158,20 @@ mod tests {
             }
         );
         assert_eq!(out, format!("{result}\n").as_bytes());
+        Ok(())
+    }
+
+    #[test]
+    fn a_program_that_says_nothing_counts_as_failed() -> Result<()> {
+        let silent = count(&mut Command::new("true"), &mut Vec::new())?;
+        assert_eq!(
+            silent,
+            Tally {
+                passed: 0,
+                failed: 1,
+                skipped: 0
+            }
+        );
         Ok(())
     }
 

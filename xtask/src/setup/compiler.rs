@@ -80,5 +80,8 @@ fn ensure_component(toolchain: &Toolchain, component: &str, program: &str) -> Re
 }
 
 fn add_component(component: &str, toolchain: &str) -> Result<()> {
-    run(Command::new("rustup").args(["--quiet", "component", "add", component, "--toolchain", toolchain]))
+    let mut add = Command::new("rustup");
+    add.args(["--quiet", "component", "add", component, "--toolchain", toolchain]);
+    // Offline is an answer, for which there is a next way; rustup need not show its own source for it.
+    run(add.env("RUST_BACKTRACE", "0"))
 }

@@ -30,22 +30,23 @@ pub const LINKER: &[Package] = &[
     },
 ];
 
-/// To build the kernel side where rustup cannot fetch the standard library's source.
+/// To build the kernel side where rustup cannot fetch the standard library's source. Other packages bring files of the
+/// same names, so that each is told by its own.
 pub const COMPILER: &[Package] = &[
     Package {
         name: "rustc-web",
         why: "a Rust compiler on LLVM 22",
-        shown_by: &["/usr/bin/rustc"],
+        shown_by: &["/usr/share/doc/rustc-web/copyright"],
     },
     Package {
         name: "cargo-web",
         why: "its cargo",
-        shown_by: &["/usr/bin/cargo"],
+        shown_by: &["/usr/share/doc/cargo-web/copyright"],
     },
     Package {
         name: "rust-web-src",
         why: "the source of `core`, which is built for BPF",
-        shown_by: &["/usr/lib/rustlib/src/rust/library/core"],
+        shown_by: &["/usr/share/doc/rust-web-src/copyright"],
     },
 ];
 
@@ -53,7 +54,7 @@ pub const COMPILER: &[Package] = &[
 pub const COMPILER_LINTS: &[Package] = &[Package {
     name: "rust-web-clippy",
     why: "lints for the kernel side",
-    shown_by: &["/usr/bin/cargo-clippy"],
+    shown_by: &["/usr/share/doc/rust-web-clippy/copyright"],
 }];
 
 /// To run every test.
