@@ -17,6 +17,7 @@ const FIXTURES: &[(&str, RuntimeModules)] = &[
     ("malloc", &[]),
     ("calloc", &[]),
     ("realloc", &[]),
+    ("realloc_refused", &[]),
     ("realloc_in_place", &[]),
     ("realloc_chain", &[]),
     ("reallocarray", &[]),

@@ -55,7 +55,7 @@ fn all_at_once() -> Result<()> {
     );
     let text = fs::read_to_string(dir.path().join("p.txt"))?;
     ensure!(
-        text.contains("of_nothing") && text.contains("survivor"),
+        text.contains("of_nothing") && text.contains("up"),
         "sites are missing:\n{text}"
     );
     ensure!(!text.contains('\u{1b}'), "colours in a file");
