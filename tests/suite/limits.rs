@@ -1,0 +1,69 @@
+//! Tables that are too small: leaktrace goes on, counts what it could not keep, and says which flag helps.
+
+use anyhow::{Result, ensure};
+use leaktrace_tests::fixture::Fixture;
+use leaktrace_tests::profile::Profile;
+use leaktrace_tests::tracer;
+use leaktrace_tests::trial::traced;
+use libtest_mimic::Trial;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        traced("limits::live_blocks", live_blocks),
+        traced("limits::stacks", stacks),
+    ]
+}
+
+fn trace(fixture: &str, flags: &[&str]) -> Result<(Profile, String)> {
+    let mut running = Fixture::compile(fixture)?.start(&[])?;
+    let tracer = tracer::attach(running.pid(), flags)?;
+    running.play()?;
+    let report = tracer.stop()?;
+    running.end_well()?;
+    let said = [report.ended.out, report.ended.err].concat().join("\n");
+    Ok((report.profile, said))
+}
+
+/// 1,000 blocks, room for 100: each of them is either live or counted as lost.
+fn live_blocks() -> Result<()> {
+    let (profile, said) = trace("many", &["--max-live", "100"])?;
+    let accounting = &profile.accounting;
+    ensure!(!accounting.complete, "it calls itself complete");
+    ensure!(
+        (50..=150).contains(&accounting.live_count),
+        "{} live, with room for 100",
+        accounting.live_count
+    );
+    let lost = 1000 - accounting.live_count;
+    ensure!(
+        accounting.lost.values().any(|count| *count == lost),
+        "{lost} are lost, it counts {:?}",
+        accounting.lost
+    );
+    ensure!(said.contains("--max-live"), "it does not say which flag helps:\n{said}");
+    Ok(())
+}
+
+/// 200 blocks over 40 stacks, room for 4.
+fn stacks() -> Result<()> {
+    let (profile, said) = trace("distinct", &["--max-stacks", "4"])?;
+    let accounting = &profile.accounting;
+    ensure!(!accounting.complete, "it calls itself complete");
+    ensure!(
+        profile.sites.len() <= 5,
+        "{} sites, with room for 4",
+        profile.sites.len()
+    );
+    ensure!(accounting.live_bytes == accounting.live_count * 10, "{accounting:?}");
+    let lost = 200 - accounting.live_count;
+    ensure!(
+        accounting.lost.values().any(|count| *count == lost),
+        "{lost} are lost, it counts {:?}",
+        accounting.lost
+    );
+    ensure!(
+        said.contains("--max-stacks"),
+        "it does not say which flag helps:\n{said}"
+    );
+    Ok(())
+}
