@@ -6,6 +6,8 @@
 pub mod elf;
 mod files;
 mod headers;
+pub(crate) mod files;
+pub mod headers;
 mod language;
 pub mod launch;
 pub mod mappings;

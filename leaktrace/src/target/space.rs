@@ -42,8 +42,8 @@ pub struct AddressSpace {
     code: BTreeMap<u64, Code>,
 }
 
-/// Device and inode.
-type Key = ((u32, u32), u64);
+/// Device, inode and path: in an overlay two files can have the same device and inode here.
+type Key = ((u32, u32), u64, PathBuf);
 
 #[derive(Clone, Debug)]
 struct Code {
@@ -122,10 +122,7 @@ impl AddressSpace {
         }
         let index = self.mappings.partition_point(|mapping| mapping.end <= address);
         let mapping = self.mappings.get(index).filter(|mapping| mapping.contains(address))?;
-        let module = self
-            .modules
-            .get(&(mapping.device, mapping.inode))
-            .and_then(Clone::clone);
+        let module = self.module_of(mapping);
         let name = module
             .as_ref()
             .map_or_else(|| name_of(mapping), |module| module.name.as_str().into());
@@ -154,14 +151,7 @@ impl AddressSpace {
         self.mappings
             .iter()
             .filter(|mapping| mapping.executable)
-            .map(|mapping| {
-                (
-                    mapping,
-                    self.modules
-                        .get(&(mapping.device, mapping.inode))
-                        .and_then(Clone::clone),
-                )
-            })
+            .map(|mapping| (mapping, self.module_of(mapping)))
     }
 
     /// All mappings as last read, by address.
@@ -174,6 +164,10 @@ impl AddressSpace {
         self.root.as_ref()
     }
 
+    fn module_of(&self, mapping: &Mapping) -> Option<Arc<Module>> {
+        self.modules.get(&key_of(mapping))?.clone()
+    }
+
     fn add_code(&mut self, directory: &Path, mapping: Mapping) {
         let known = self.code.get(&mapping.start);
         if known.is_some_and(|code| code.end == mapping.end && *code.mapping == mapping) {
@@ -181,7 +175,7 @@ impl AddressSpace {
         }
         let root = self.root.as_ref();
         let module = mapping.is_file().then(|| {
-            let key = (mapping.device, mapping.inode);
+            let key = key_of(&mapping);
             self.modules
                 .entry(key)
                 .or_insert_with(|| Module::open(directory, root, &mapping).ok().map(Arc::new))
@@ -245,6 +239,10 @@ fn cut(code: &mut BTreeMap<u64, Code>, start: u64, end: u64) {
             code.insert(end, old);
         }
     }
+}
+
+fn key_of(mapping: &Mapping) -> Key {
+    (mapping.device, mapping.inode, mapping.path.clone())
 }
 
 fn name_of(mapping: &Mapping) -> Arc<str> {
