@@ -4,8 +4,6 @@
 //! target's control, so every read is bounded and only regular files are opened.
 
 pub mod elf;
-mod files;
-mod headers;
 pub(crate) mod files;
 pub mod headers;
 mod language;
