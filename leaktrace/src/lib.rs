@@ -2,5 +2,9 @@
 //!
 //! `target → probes → kernel → session → profile → symbols → analysis → report`. See `ARCHITECTURE.md`.
 
+pub mod analysis;
 pub mod cli;
 pub mod profile;
+pub mod report;
+pub mod settings;
+pub mod units;
