@@ -4,10 +4,12 @@
 
 pub mod analysis;
 pub mod cli;
+pub mod generate;
 pub mod kernel;
 pub mod probes;
 pub mod profile;
 pub mod report;
+pub mod session;
 pub mod settings;
 pub mod symbols;
 pub mod target;

@@ -3,3 +3,11 @@
 //! Pure: reads no file, no clock and no environment.
 
 pub mod size;
+mod trace;
+
+pub use trace::{Subject, TraceSettings};
+
+/// The command line does not make sense; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}; see leaktrace --help")]
+pub struct UsageError(pub anyhow::Error);
