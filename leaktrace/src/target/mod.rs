@@ -3,8 +3,8 @@
 //! Reads `/proc` and files of the target; attaches nothing and changes nothing. Everything read here is under the
 //! target's control, so every read is bounded and only regular files are opened.
 
-mod files;
-mod headers;
+pub(crate) mod files;
+pub mod headers;
 mod language;
 pub mod mappings;
 pub mod module;

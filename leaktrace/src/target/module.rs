@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::files::{Root, device_and_inode, fd_path, open_regular};
@@ -17,8 +18,9 @@ pub struct Module {
     pub path: PathBuf,
     /// The path, safe to show.
     pub name: String,
-    /// Device (major, minor) and inode as `/proc/PID/maps` shows them: what tells modules apart.
-    pub identity: ((u32, u32), u64),
+    /// Device and inode of the open file: what tells modules apart. (Those in `/proc/PID/maps` can be the same for
+    /// two files of an overlay.)
+    pub identity: (u64, u64),
     /// Build id in hexadecimal.
     pub build_id: Option<String>,
     /// Whether the file's name was gone when it was opened.
@@ -34,11 +36,12 @@ impl Module {
     /// The file cannot be had or is not the one that is mapped, or it is not a 64-bit ELF file.
     pub fn open(directory: &Path, root: Option<&Root>, mapping: &Mapping) -> io::Result<Self> {
         let file = open_mapped(directory, root, mapping)?;
+        let metadata = file.metadata()?;
         let headers = ElfHeaders::read(&file)?;
         Ok(Self {
             path: mapping.path.clone(),
             name: printable(mapping.path.as_os_str().as_encoded_bytes()),
-            identity: (mapping.device, mapping.inode),
+            identity: (metadata.dev(), metadata.ino()),
             build_id: headers.build_id(&file),
             deleted: mapping.deleted,
             headers,
@@ -103,7 +106,8 @@ mod tests {
         assert_eq!(module.path, std::env::current_exe().unwrap());
         let linked = std::fs::metadata(module.link_path()).unwrap();
         let real = std::fs::metadata(&module.path).unwrap();
-        assert!(std::os::unix::fs::MetadataExt::ino(&linked) == std::os::unix::fs::MetadataExt::ino(&real));
+        assert_eq!((linked.dev(), linked.ino()), (real.dev(), real.ino()));
+        assert_eq!(module.identity, (real.dev(), real.ino()));
     }
 
     #[test]

@@ -42,8 +42,8 @@ pub struct AddressSpace {
     code: BTreeMap<u64, Code>,
 }
 
-/// Device and inode.
-type Key = ((u32, u32), u64);
+/// Device, inode and path: in an overlay two files can have the same device and inode here.
+type Key = ((u32, u32), u64, PathBuf);
 
 #[derive(Clone, Debug)]
 struct Code {
@@ -81,7 +81,8 @@ impl AddressSpace {
     }
 
     /// Reads the mappings anew, and says whether code was mapped or unmapped. Modules stay open, and code that is
-    /// no longer mapped is still found, until other code takes its place.
+    /// no longer mapped is still found, until other code takes its place. After an `exec` this is the space of two
+    /// programs: read a new one for the new program.
     ///
     /// # Errors
     /// The process is gone; what was known stays known.
@@ -122,10 +123,7 @@ impl AddressSpace {
         }
         let index = self.mappings.partition_point(|mapping| mapping.end <= address);
         let mapping = self.mappings.get(index).filter(|mapping| mapping.contains(address))?;
-        let module = self
-            .modules
-            .get(&(mapping.device, mapping.inode))
-            .and_then(Clone::clone);
+        let module = self.module_of(mapping);
         let name = module
             .as_ref()
             .map_or_else(|| name_of(mapping), |module| module.name.as_str().into());
@@ -154,14 +152,7 @@ impl AddressSpace {
         self.mappings
             .iter()
             .filter(|mapping| mapping.executable)
-            .map(|mapping| {
-                (
-                    mapping,
-                    self.modules
-                        .get(&(mapping.device, mapping.inode))
-                        .and_then(Clone::clone),
-                )
-            })
+            .map(|mapping| (mapping, self.module_of(mapping)))
     }
 
     /// All mappings as last read, by address.
@@ -174,6 +165,10 @@ impl AddressSpace {
         self.root.as_ref()
     }
 
+    fn module_of(&self, mapping: &Mapping) -> Option<Arc<Module>> {
+        self.modules.get(&key_of(mapping))?.clone()
+    }
+
     fn add_code(&mut self, directory: &Path, mapping: Mapping) {
         let known = self.code.get(&mapping.start);
         if known.is_some_and(|code| code.end == mapping.end && *code.mapping == mapping) {
@@ -181,7 +176,7 @@ impl AddressSpace {
         }
         let root = self.root.as_ref();
         let module = mapping.is_file().then(|| {
-            let key = (mapping.device, mapping.inode);
+            let key = key_of(&mapping);
             self.modules
                 .entry(key)
                 .or_insert_with(|| Module::open(directory, root, &mapping).ok().map(Arc::new))
@@ -245,6 +240,10 @@ fn cut(code: &mut BTreeMap<u64, Code>, start: u64, end: u64) {
             code.insert(end, old);
         }
     }
+}
+
+fn key_of(mapping: &Mapping) -> Key {
+    (mapping.device, mapping.inode, mapping.path.clone())
 }
 
 fn name_of(mapping: &Mapping) -> Arc<str> {
