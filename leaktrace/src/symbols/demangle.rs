@@ -97,23 +97,22 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_name_that_would_explode_stays_mangled() {
-        // Each substitution doubles what it stands for.
-        let doubling: String = (0..40)
-            .map(|level| format!("S{}_S{}_E1AI", digit(level), digit(level)))
-            .collect();
-        let name = format!("_Z1fN1AIiiE{doubling}");
-        assert!(demangle(&name).len() <= MAX_NAME);
-        assert!(demangle(&"x".repeat(10 * MAX_NAME)).len() <= MAX_NAME);
+    /// The name of a function with pairs of pairs of pairs for parameters: each is twice as long as the one before.
+    fn doubling(levels: usize) -> String {
+        let digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        let pairs = digits
+            .chars()
+            .take(levels)
+            .flat_map(|digit| ["S_IS", &*digit.to_string(), "_S", &*digit.to_string(), "_E"].map(str::to_owned));
+        "_Z1fSt4pairIiiE".chars().map(String::from).chain(pairs).collect()
     }
 
-    fn digit(level: usize) -> String {
-        if level == 0 {
-            String::new()
-        } else {
-            format!("{}", (level - 1) % 10)
-        }
+    #[test]
+    fn a_name_that_would_explode_stays_mangled() {
+        let pair = "std::pair<int, int>";
+        assert_eq!(demangle(&doubling(1)), format!("f({pair}, std::pair<{pair}, {pair} >)"));
+        assert_eq!(demangle(&doubling(34)), doubling(34));
+        assert_eq!(demangle(&"x".repeat(10 * MAX_NAME)).len(), MAX_NAME);
     }
 
     #[test]

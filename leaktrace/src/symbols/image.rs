@@ -274,7 +274,9 @@ mod tests {
     fn compressed_sections_are_uncompressed() {
         let dir = tempfile::tempdir().unwrap();
         // Small sections are left as they are.
-        let large: String = (0..200).map(|at| format!("int variable_{at} = {at};\n")).collect();
+        let large: String = (0..200)
+            .map(|at: u32| "int variable_".to_owned() + &at.to_string() + ";\n")
+            .collect();
         let plain = compile(dir.path(), "program", &["cc", "-g"], &(large + PROGRAM));
         for format in ["zlib", "zstd"] {
             let packed = dir.path().join(format);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use leaktrace_common::events::StackEnd;
 
 use crate::profile::{Frame, Stack};
-use crate::target::{AddressSpace, Module, Place, Root};
+use crate::target::{AddressSpace, ElfHeaders, Module, Place, Root};
 use image::Image;
 use worker::{Call, Calls, Worker};
 
@@ -26,7 +26,7 @@ const MAX_BYTES: u64 = 2 << 30;
 /// Most addresses asked at once.
 const BATCH: usize = 512;
 /// How long an answer may take; the first one includes reading the file's index.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A stack as the kernel side saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,6 +202,10 @@ impl Symbolizer {
 
     /// The file itself and, if it holds no debug information, the file that does: that one first.
     fn copy_images(&mut self, space: &AddressSpace, module: &Module) -> Vec<Image> {
+        let unchanged = ElfHeaders::read(module.file()).is_ok_and(|now| now.is_same_layout(module.headers()));
+        if !unchanged {
+            return Vec::new();
+        }
         let own = Image::copy(module.file(), module.build_id.as_deref(), false, &mut self.budget).ok();
         let mut images = Vec::new();
         if let Some(own) = &own

@@ -7,7 +7,7 @@ use std::io;
 
 use object::LittleEndian;
 use object::elf::{self, FileHeader64, ProgramHeader64, SectionHeader64};
-use object::pod::{Pod, from_bytes, slice_from_all_bytes};
+use object::pod::{Pod, bytes_of, bytes_of_slice, from_bytes, slice_from_all_bytes};
 use object::read::elf::{FileHeader as _, NoteIterator};
 
 use super::files::read_at;
@@ -85,6 +85,15 @@ impl ElfHeaders {
         self.sections
             .iter()
             .find(|section| section.sh_type.get(ENDIAN) != elf::SHT_NOBITS && self.name(section) == name)
+    }
+
+    /// Whether both describe a file laid out alike: the same file, if it was not overwritten.
+    pub fn is_same_layout(&self, other: &Self) -> bool {
+        let bytes = |headers: &Self| {
+            let tables = (bytes_of_slice(&headers.segments), bytes_of_slice(&headers.sections));
+            [bytes_of(&headers.header), tables.0, tables.1].concat()
+        };
+        bytes(self) == bytes(other)
     }
 
     /// Contents of a section; refused if more than `limit` bytes.

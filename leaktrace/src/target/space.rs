@@ -81,7 +81,8 @@ impl AddressSpace {
     }
 
     /// Reads the mappings anew, and says whether code was mapped or unmapped. Modules stay open, and code that is
-    /// no longer mapped is still found, until other code takes its place.
+    /// no longer mapped is still found, until other code takes its place. After an `exec` this is the space of two
+    /// programs: read a new one for the new program.
     ///
     /// # Errors
     /// The process is gone; what was known stays known.
