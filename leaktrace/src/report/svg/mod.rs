@@ -12,6 +12,7 @@ use crate::profile::{Frame, Profile};
 use crate::units;
 
 mod colour;
+mod legend;
 
 pub(super) struct SvgReport;
 
@@ -28,11 +29,11 @@ impl Report for SvgReport {
         u64::try_from(total).context("the values are too large to draw; the profile cannot be true")?;
         let lines: Vec<String> = stacks.iter().map(|(stack, value)| format!("{stack} {value}")).collect();
         let mut palette = names.palette();
-        flamegraph::from_lines(
-            &mut options(profile, view.metric, &mut palette),
-            lines.iter().map(String::as_str),
-            out,
-        )?;
+        let mut picture = Vec::new();
+        let mut options = options(profile, view.metric, &mut palette);
+        flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut picture)?;
+        let legend = legend::legend(profile, view.metric);
+        out.write_all(legend::placed(&String::from_utf8_lossy(&picture), &legend).as_bytes())?;
         Ok(())
     }
 }
@@ -72,16 +73,13 @@ fn process(profile: &Profile) -> String {
 
 fn subtitle(profile: &Profile) -> String {
     let accounting = &profile.accounting;
-    let lost = if accounting.complete {
-        ""
-    } else {
-        " (incomplete: events were lost)"
-    };
+    let lost = if accounting.complete { "" } else { " (events were lost)" };
     format!(
-        "{} outstanding in {} after {}{lost}; one colour per module, orange is the program itself",
+        "{} outstanding in {} after {}{lost}. {}",
         units::size(accounting.live_bytes),
         units::count(accounting.live_count, "block"),
         units::duration(profile.window.duration_ns),
+        legend::PLACE,
     )
 }
 

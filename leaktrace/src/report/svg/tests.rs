@@ -24,7 +24,7 @@ fn is_titled_and_names_the_metric() {
         svg.contains("orders::handle(orders::Request const&amp;) (12,656,000 bytes, 97.30%)"),
         "{svg}"
     );
-    assert!(svg.contains("12.4 MiB outstanding in 48,210 blocks after 30.0 s (incomplete"));
+    assert!(svg.contains("12.4 MiB outstanding in 48,210 blocks after 30.0 s (events were lost). <tspan"));
     assert!(written(&fixture::profile(), Metric::AllocCount).contains("allocated blocks by call stack"));
 }
 
@@ -34,6 +34,15 @@ fn nothing_outstanding_is_a_valid_picture_that_says_so() {
     assert!(svg.starts_with("<?xml") && svg.trim_end().ends_with("</svg>"));
     assert!(svg.contains("nothing outstanding after 30.0 s"));
     assert!(written(&fixture::empty(), Metric::AllocBytes).contains("nothing allocated"));
+}
+
+#[test]
+fn the_legend_names_the_modules_that_hold_most() {
+    let legend = legend::legend(&fixture::profile(), Metric::LiveBytes);
+    let names: Vec<_> = legend.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["orders", "libc.so.6", "libjson.so.5"]);
+    let svg = written(&fixture::profile(), Metric::LiveBytes);
+    assert!(svg.contains("</tspan> libc.so.6") && !svg.contains(legend::PLACE));
 }
 
 #[test]
