@@ -72,7 +72,9 @@ pub fn walk(ctx: *const pt_regs, scratch: &mut Scratch, slot: u32, seed: u64) ->
 /// One round of the loop: 1 ends it.
 unsafe extern "C" fn next_frame(_round: u64, slot: *mut c_void) -> i64 {
     // SAFETY: the pointer that `walk` passed.
-    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { *slot.cast::<u32>() }) else { return 1 };
+    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { *slot.cast::<u32>() }) else {
+        return 1;
+    };
     // SAFETY: the busy flag makes the buffer ours.
     let scratch = unsafe { &mut *scratch };
     keep_frame(scratch);
@@ -101,12 +103,16 @@ fn keep_frame(scratch: &mut Scratch) {
 fn to_caller(walk: &mut Walk) -> Result<(), StackEnd> {
     let exact = core::mem::replace(&mut walk.exact, 0);
     let address = walk.registers.instruction_pointer.wrapping_sub(u64::from(exact == 0));
-    let Some(mapping) = tables::mapping(walk, address) else { return guess(walk) };
+    let Some(mapping) = tables::mapping(walk, address) else {
+        return guess(walk);
+    };
     if mapping.kind != UnwindKind::Tables as u32 {
         return guess(walk);
     }
     let virtual_address = address.wrapping_sub(mapping.bias);
-    let Some(rule) = tables::rule(walk, mapping, virtual_address) else { return guess(walk) };
+    let Some(rule) = tables::rule(walk, mapping, virtual_address) else {
+        return guess(walk);
+    };
     if rule.cfa == CfaKind::Gap as u8 {
         return guess(walk);
     }
@@ -121,7 +127,11 @@ fn to_caller(walk: &mut Walk) -> Result<(), StackEnd> {
 #[inline(always)]
 fn guess(walk: &mut Walk) -> Result<(), StackEnd> {
     if walk.registers.frame_pointer == 0 {
-        return Err(if walk.guessed != 0 || !tables::any() { StackEnd::Whole } else { StackEnd::Gap });
+        return Err(if walk.guessed != 0 || !tables::any() {
+            StackEnd::Whole
+        } else {
+            StackEnd::Gap
+        });
     }
     walk.guessed = 1;
     let mut registers = walk.registers;
@@ -136,12 +146,20 @@ fn guess(walk: &mut Walk) -> Result<(), StackEnd> {
 /// A return address of zero ends a stack, as a thread's start routine leaves it.
 #[inline(always)]
 fn no_caller(walk: &Walk) -> Result<(), StackEnd> {
-    if walk.registers.instruction_pointer == 0 { Err(StackEnd::Whole) } else { Ok(()) }
+    if walk.registers.instruction_pointer == 0 {
+        Err(StackEnd::Whole)
+    } else {
+        Ok(())
+    }
 }
 
 #[inline(always)]
 fn end_of(walk: &Walk, end: StackEnd) -> StackEnd {
-    if walk.guessed != 0 && end as u32 == StackEnd::Whole as u32 { StackEnd::Guessed } else { end }
+    if walk.guessed != 0 && end as u32 == StackEnd::Whole as u32 {
+        StackEnd::Guessed
+    } else {
+        end
+    }
 }
 
 #[inline(always)]

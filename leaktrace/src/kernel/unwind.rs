@@ -21,7 +21,11 @@ pub struct UnwindLimits {
 
 impl UnwindLimits {
     /// Four million rows (16 MiB), 4 GiB of code, and as many rules as a row can name.
-    pub const DEFAULT: Self = Self { rows: 4 << 20, pages: 1 << 16, rules: 1 << 16 };
+    pub const DEFAULT: Self = Self {
+        rows: 4 << 20,
+        pages: 1 << 16,
+        rules: 1 << 16,
+    };
 
     /// Elements of the row table.
     pub fn elements(self) -> u32 {
@@ -83,7 +87,10 @@ impl UnwindTables {
             store(&self.pages, index, page + first_row);
         }
         (self.used_rows, self.used_pages) = (rows_end, pages_end);
-        Some(PlacedPages { first_page, pages: pages.len() as u32 - 1 })
+        Some(PlacedPages {
+            first_page,
+            pages: pages.len() as u32 - 1,
+        })
     }
 
     /// Takes over the rules that are new in `rules`, the session's list so far.
@@ -114,7 +121,12 @@ impl UnwindTables {
     fn set_row(&self, index: u32, row: u32) {
         if let Some(element) = self.rows.get(index / ROWS_PER_ELEMENT as u32) {
             // SAFETY: within the element, and no walk reads a row before its page is there.
-            unsafe { element.cast::<u32>().add(index as usize % ROWS_PER_ELEMENT).write_volatile(row) };
+            unsafe {
+                element
+                    .cast::<u32>()
+                    .add(index as usize % ROWS_PER_ELEMENT)
+                    .write_volatile(row)
+            };
         }
     }
 }

@@ -47,7 +47,9 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
             trace.set_exit(Exit::Ended);
             output::say(&format!("process {pid} has ended"));
         }
-        End::Replaced => output::say(&format!("process {pid} has replaced its program: this is the report up to then")),
+        End::Replaced => output::say(&format!(
+            "process {pid} has replaced its program: this is the report up to then"
+        )),
     }
     output::write_all(settings, &trace.profile()?)
 }
@@ -58,7 +60,11 @@ pub fn announce(trace: &mut Trace, settings: &TraceSettings) {
         output::say(&note);
     }
     let process = trace.process();
-    let until = if settings.duration.is_some() { "" } else { "; Ctrl-C ends the trace and shows the report" };
+    let until = if settings.duration.is_some() {
+        ""
+    } else {
+        "; Ctrl-C ends the trace and shows the report"
+    };
     output::say(&format!(
         "tracing {} (process {}): {}{until}",
         process.comm,
@@ -76,7 +82,10 @@ async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Int
     let (exited, events) = unsafe {
         let exited = std::os::fd::AsRawFd::as_raw_fd(&trace.process().exited_fd());
         let events = std::os::fd::AsRawFd::as_raw_fd(&trace.recorder().tracer().events_fd());
-        (AsyncFd::new(BorrowedFd::borrow_raw(exited))?, AsyncFd::new(BorrowedFd::borrow_raw(events))?)
+        (
+            AsyncFd::new(BorrowedFd::borrow_raw(exited))?,
+            AsyncFd::new(BorrowedFd::borrow_raw(events))?,
+        )
     };
     let pid = trace.process().pid;
     let mut previous = None;
@@ -107,7 +116,11 @@ pub fn report(settings: &TraceSettings, trace: &mut Trace, previous: &mut Option
     let started = std::time::Instant::now();
     let profile = trace.profile()?;
     if settings.verbose {
-        output::say(&format!("profile of {} sites made in {:?}", profile.sites.len(), started.elapsed()));
+        output::say(&format!(
+            "profile of {} sites made in {:?}",
+            profile.sites.len(),
+            started.elapsed()
+        ));
     }
     output::write_interval(settings, previous.as_ref(), &profile)?;
     *previous = Some(profile);

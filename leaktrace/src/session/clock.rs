@@ -64,6 +64,10 @@ impl Timers {
 
 /// Cohorts must tell apart what the age filter tells apart.
 fn turn(settings: &TraceSettings) -> Duration {
-    let wanted = if settings.min_age.is_zero() { LONGEST_TURN } else { settings.min_age / 4 };
+    let wanted = if settings.min_age.is_zero() {
+        LONGEST_TURN
+    } else {
+        settings.min_age / 4
+    };
     wanted.min(settings.interval).clamp(SHORTEST_TURN, LONGEST_TURN)
 }

@@ -42,15 +42,28 @@ pub struct Turn {
 impl Cohorts {
     /// The first cohort, with label 0 in slot 0, opened at `now_ns`.
     pub fn new(now_ns: u64) -> Self {
-        let first = Cohort { slots: vec![0], labels: 0..1, start_ns: now_ns, end_ns: None };
-        Self { cohorts: vec![first], free: (1..COHORT_SLOTS as u32).rev().collect(), turns: 0 }
+        let first = Cohort {
+            slots: vec![0],
+            labels: 0..1,
+            start_ns: now_ns,
+            end_ns: None,
+        };
+        Self {
+            cohorts: vec![first],
+            free: (1..COHORT_SLOTS as u32).rev().collect(),
+            turns: 0,
+        }
     }
 
     /// Closes the youngest cohort and opens another, as far as there is room.
     pub fn turn(&mut self, now_ns: u64) -> Turn {
         self.turns += 1;
         let merge = self.finish_merge();
-        let relabel = if self.free.len() < 2 { self.begin_merge(now_ns) } else { None };
+        let relabel = if self.free.len() < 2 {
+            self.begin_merge(now_ns)
+        } else {
+            None
+        };
         let next = self.open(now_ns);
         if let Some((slot, _)) = merge {
             self.free.push(slot);
@@ -61,7 +74,11 @@ impl Cohorts {
     /// Sum of what is at least `age_ns` old, to the resolution of a cohort: blocks that may be younger are left out.
     pub fn older_than(&self, live: &[Amount; COHORT_SLOTS], now_ns: u64, age_ns: u64) -> Amount {
         let old_enough = |cohort: &&Cohort| age_ns == 0 || youngest_age(cohort, now_ns) >= age_ns;
-        self.cohorts.iter().filter(old_enough).map(|cohort| sum(live, cohort)).fold(Amount::default(), plus)
+        self.cohorts
+            .iter()
+            .filter(old_enough)
+            .map(|cohort| sum(live, cohort))
+            .fold(Amount::default(), plus)
     }
 
     /// Age of the oldest block at least, in nanoseconds.
@@ -72,12 +89,17 @@ impl Cohorts {
 
     /// What is live of each cohort, with the age of its first block, in nanoseconds; oldest first.
     pub fn by_age(&self, live: &[Amount; COHORT_SLOTS], now_ns: u64) -> impl Iterator<Item = (u64, Amount)> {
-        self.cohorts.iter().map(move |cohort| (now_ns.saturating_sub(cohort.start_ns), sum(live, cohort)))
+        self.cohorts
+            .iter()
+            .map(move |cohort| (now_ns.saturating_sub(cohort.start_ns), sum(live, cohort)))
     }
 
     /// The slot in which label `label` is kept.
     pub fn slot_of(&self, label: u32) -> u32 {
-        self.cohorts.iter().find(|cohort| cohort.labels.contains(&label)).map_or(0, |cohort| cohort.slots[0])
+        self.cohorts
+            .iter()
+            .find(|cohort| cohort.labels.contains(&label))
+            .map_or(0, |cohort| cohort.slots[0])
     }
 
     fn finish_merge(&mut self) -> Option<(u32, u32)> {
@@ -94,7 +116,9 @@ impl Cohorts {
         };
         let closed = self.cohorts.len().saturating_sub(1);
         let pairs = self.cohorts.get(..closed)?.windows(2).enumerate();
-        let (older, _) = pairs.map(|(i, pair)| (i, cost(pair))).min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let (older, _) = pairs
+            .map(|(i, pair)| (i, cost(pair)))
+            .min_by(|a, b| a.1.total_cmp(&b.1))?;
         let younger = self.cohorts.remove(older + 1);
         let merged = self.cohorts.get_mut(older)?;
         merged.labels.end = younger.labels.end;
@@ -111,7 +135,12 @@ impl Cohorts {
         }
         let slot = self.free.pop()?;
         youngest.end_ns = Some(now_ns);
-        self.cohorts.push(Cohort { slots: vec![slot], labels: label..label + 1, start_ns: now_ns, end_ns: None });
+        self.cohorts.push(Cohort {
+            slots: vec![slot],
+            labels: label..label + 1,
+            start_ns: now_ns,
+            end_ns: None,
+        });
         Some((label, slot))
     }
 }
@@ -126,12 +155,20 @@ fn youngest_age(cohort: &Cohort, now_ns: u64) -> u64 {
 }
 
 fn sum(live: &[Amount; COHORT_SLOTS], cohort: &Cohort) -> Amount {
-    cohort.slots.iter().filter_map(|slot| live.get(*slot as usize)).copied().fold(Amount::default(), plus)
+    cohort
+        .slots
+        .iter()
+        .filter_map(|slot| live.get(*slot as usize))
+        .copied()
+        .fold(Amount::default(), plus)
 }
 
 /// Adds two amounts.
 pub fn plus(a: Amount, b: Amount) -> Amount {
-    Amount { bytes: a.bytes + b.bytes, count: a.count + b.count }
+    Amount {
+        bytes: a.bytes + b.bytes,
+        count: a.count + b.count,
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +186,12 @@ mod tests {
     impl Model {
         fn new() -> Self {
             let live = [Amount::default(); COHORT_SLOTS];
-            Self { cohorts: Cohorts::new(0), live, slot_of: vec![0; MAX_COHORTS as usize], label: 0 }
+            Self {
+                cohorts: Cohorts::new(0),
+                live,
+                slot_of: vec![0; MAX_COHORTS as usize],
+                label: 0,
+            }
         }
 
         fn turn(&mut self, now_ns: u64) {
@@ -163,7 +205,11 @@ mod tests {
                 labels.for_each(|label| self.slot_of[label as usize] = slot);
             }
             if let Some((label, slot)) = turn.next {
-                assert_eq!(self.live[slot as usize], Amount::default(), "a slot is empty when it is opened");
+                assert_eq!(
+                    self.live[slot as usize],
+                    Amount::default(),
+                    "a slot is empty when it is opened"
+                );
                 self.slot_of[label as usize] = slot;
                 self.label = label;
             }
@@ -181,7 +227,10 @@ mod tests {
         for age_s in [5_u64, 60, 3_600, 50_000] {
             let counted = model.cohorts.older_than(&model.live, now, age_s * 1_000_000_000).count;
             let truth = 100_000 - age_s as i64;
-            assert!(counted <= truth, "{counted} are said to be older than {age_s} s, {truth} are");
+            assert!(
+                counted <= truth,
+                "{counted} are said to be older than {age_s} s, {truth} are"
+            );
             assert!(truth - counted <= 3 + age_s as i64, "{counted} of {truth} at {age_s} s");
         }
         assert!(model.cohorts.oldest_age(&model.live, now) > now / 3);
@@ -193,7 +242,12 @@ mod tests {
         for second in 1..=1_000_000 {
             cohorts.turn(second * 1_000_000_000);
         }
-        assert!(cohorts.cohorts.last().is_some_and(|youngest| youngest.labels.end < MAX_COHORTS));
+        assert!(
+            cohorts
+                .cohorts
+                .last()
+                .is_some_and(|youngest| youngest.labels.end < MAX_COHORTS)
+        );
     }
 
     #[test]

@@ -12,7 +12,9 @@ const PASSED_FROM: (u32, u32) = (6, 14);
 
 /// Refuses a process that return probes could kill.
 pub fn check(process: &Process) -> Result<()> {
-    let release = uname().map(|system| system.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release = uname()
+        .map(|system| system.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
     let filtered = process.seccomp().unwrap_or(Seccomp::Off) != Seccomp::Off;
     if filtered && returns_are_filtered(&release) {
         bail!(
@@ -36,9 +38,13 @@ mod tests {
 
     #[test]
     fn only_the_kernels_between_filter_return_probes() {
-        for (release, filtered) in
-            [("6.1.0-18-amd64", false), ("6.11.0", true), ("6.13.7-arch1", true), ("6.14.0", false), ("6.18.44", false)]
-        {
+        for (release, filtered) in [
+            ("6.1.0-18-amd64", false),
+            ("6.11.0", true),
+            ("6.13.7-arch1", true),
+            ("6.14.0", false),
+            ("6.18.44", false),
+        ] {
             assert_eq!(returns_are_filtered(release), filtered, "{release}");
         }
     }

@@ -151,7 +151,9 @@ impl Session<'_> {
     fn finish(mut self, exit: Option<Exit>) -> Result<()> {
         let Some(trace) = &mut self.trace else { return Ok(()) };
         trace.stop();
-        if !self.announced && let Some(nothing) = self.unarmed {
+        if !self.announced
+            && let Some(nothing) = self.unarmed
+        {
             return Err(nothing.into());
         }
         let mut profile = match self.last {

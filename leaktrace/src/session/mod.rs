@@ -22,10 +22,12 @@ use crate::settings::{Subject, TraceSettings};
 pub fn run(settings: TraceSettings) -> Result<()> {
     output::check(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start: no event loop to be had from the system")?.block_on(async {
-        match &settings.subject {
-            Subject::Process(pid) => attach::run(&settings, *pid).await,
-            Subject::Command(command) => launch::run(&settings, command).await,
-        }
-    })
+    runtime
+        .context("cannot start: no event loop to be had from the system")?
+        .block_on(async {
+            match &settings.subject {
+                Subject::Process(pid) => attach::run(&settings, *pid).await,
+                Subject::Command(command) => launch::run(&settings, command).await,
+            }
+        })
 }

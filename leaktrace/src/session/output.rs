@@ -16,7 +16,11 @@ use crate::{
 
 /// Refuses early what could not be written in the end.
 pub fn check(settings: &TraceSettings) -> Result<()> {
-    settings.reports.output.iter().try_for_each(|path| report::check_writable(path))
+    settings
+        .reports
+        .output
+        .iter()
+        .try_for_each(|path| report::check_writable(path))
 }
 
 /// The full report: the files asked for, and standard output.

@@ -71,7 +71,11 @@ impl Ranges {
         }
         let block = self.next_block;
         self.next_block += 1;
-        let mapped = Mapped { site: record.site, cohort: record.cohort, bytes: record.length };
+        let mapped = Mapped {
+            site: record.site,
+            cohort: record.cohort,
+            bytes: record.length,
+        };
         let end = record.address.saturating_add(record.length);
         self.pieces.insert(record.address, Piece { end, block });
         self.blocks.insert(block, mapped);
@@ -82,30 +86,55 @@ impl Ranges {
 
     /// Takes `start..end` away, and gives what was there.
     fn cut(&mut self, start: u64, end: u64) -> Vec<(u64, Piece, Mapped)> {
-        let first = self.pieces.range(..start).next_back().filter(|(_, piece)| piece.end > start).map(|(s, _)| *s);
+        let first = self
+            .pieces
+            .range(..start)
+            .next_back()
+            .filter(|(_, piece)| piece.end > start)
+            .map(|(s, _)| *s);
         let inside = self.pieces.range(start..end.max(start)).map(|(s, _)| *s);
         let touched: Vec<u64> = first.into_iter().chain(inside).collect();
-        touched.into_iter().filter_map(|at| self.cut_piece(at, start, end)).collect()
+        touched
+            .into_iter()
+            .filter_map(|at| self.cut_piece(at, start, end))
+            .collect()
     }
 
     fn cut_piece(&mut self, at: u64, start: u64, end: u64) -> Option<(u64, Piece, Mapped)> {
         let piece = self.pieces.remove(&at)?;
         let (from, to) = (at.max(start), piece.end.min(end));
         if at < from {
-            self.pieces.insert(at, Piece { end: from, block: piece.block });
+            self.pieces.insert(
+                at,
+                Piece {
+                    end: from,
+                    block: piece.block,
+                },
+            );
         }
         if to < piece.end {
             self.pieces.insert(to, piece);
         }
         let mapped = *self.blocks.get(&piece.block)?;
         self.change(piece.block, mapped, -((to - from) as i64));
-        Some((from, Piece { end: to, block: piece.block }, mapped))
+        Some((
+            from,
+            Piece {
+                end: to,
+                block: piece.block,
+            },
+            mapped,
+        ))
     }
 
     fn restore(&mut self, thread: u32) {
         for (start, piece, mapped) in self.pending.remove(&thread).unwrap_or_default() {
             self.pieces.insert(start, piece);
-            let current = self.blocks.get(&piece.block).copied().unwrap_or(Mapped { bytes: 0, ..mapped });
+            let current = self
+                .blocks
+                .get(&piece.block)
+                .copied()
+                .unwrap_or(Mapped { bytes: 0, ..mapped });
             self.change(piece.block, current, (piece.end - start) as i64);
         }
     }
@@ -124,7 +153,11 @@ impl Ranges {
 /// break ended.
 fn page_end(start: u64, length: u64) -> u64 {
     let end = start.saturating_add(length);
-    if start.is_multiple_of(PAGE) { end.checked_next_multiple_of(PAGE).unwrap_or(end) } else { end }
+    if start.is_multiple_of(PAGE) {
+        end.checked_next_multiple_of(PAGE).unwrap_or(end)
+    } else {
+        end
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +167,14 @@ mod tests {
     const A: u64 = 0x10_0000;
 
     fn record(step: MappingStep, thread: u32, address: u64, length: u64) -> MappingRecord {
-        MappingRecord { step: step as u32, thread, address, length, site: 1, ..MappingRecord::default() }
+        MappingRecord {
+            step: step as u32,
+            thread,
+            address,
+            length,
+            site: 1,
+            ..MappingRecord::default()
+        }
     }
 
     fn left(steps: &[(MappingStep, u64, u64)]) -> (u64, usize) {
@@ -149,9 +189,15 @@ mod tests {
 
     #[test]
     fn whole_and_partial_unmaps() {
-        assert_eq!(left(&[(Added, A, 4 * PAGE), (Removing, A, 4 * PAGE), (Removed, 0, 0)]), (0, 0));
+        assert_eq!(
+            left(&[(Added, A, 4 * PAGE), (Removing, A, 4 * PAGE), (Removed, 0, 0)]),
+            (0, 0)
+        );
         assert_eq!(left(&[(Added, A, 4 * PAGE), (Removing, A, PAGE)]), (3 * PAGE, 1));
-        assert_eq!(left(&[(Added, A, 4 * PAGE), (Removing, A + 3 * PAGE, PAGE)]), (3 * PAGE, 1));
+        assert_eq!(
+            left(&[(Added, A, 4 * PAGE), (Removing, A + 3 * PAGE, PAGE)]),
+            (3 * PAGE, 1)
+        );
         // From the middle: two stretches are left of one block.
         assert_eq!(left(&[(Added, A, 4 * PAGE), (Removing, A + PAGE, PAGE)]), (3 * PAGE, 1));
     }
@@ -164,7 +210,11 @@ mod tests {
 
     #[test]
     fn an_unmap_across_two_mappings() {
-        let both = [(Added, A, 2 * PAGE), (Added, A + 2 * PAGE, 2 * PAGE), (Removing, A + PAGE, 2 * PAGE)];
+        let both = [
+            (Added, A, 2 * PAGE),
+            (Added, A + 2 * PAGE, 2 * PAGE),
+            (Removing, A + PAGE, 2 * PAGE),
+        ];
         assert_eq!(left(&both), (2 * PAGE, 2));
     }
 
@@ -172,7 +222,10 @@ mod tests {
     fn a_failed_unmap_changes_nothing() {
         let steps = [(Added, A, 4 * PAGE), (Removing, A + PAGE, PAGE), (Restored, 0, 0)];
         assert_eq!(left(&steps), (4 * PAGE, 1));
-        assert_eq!(left(&[(Added, A, PAGE), (Removing, A, PAGE), (Restored, 0, 0)]), (PAGE, 1));
+        assert_eq!(
+            left(&[(Added, A, PAGE), (Removing, A, PAGE), (Restored, 0, 0)]),
+            (PAGE, 1)
+        );
     }
 
     #[test]
@@ -189,6 +242,9 @@ mod tests {
     #[test]
     fn a_break_goes_up_and_down_by_bytes() {
         let odd = A + 0x123;
-        assert_eq!(left(&[(Added, odd, 1000), (Removing, odd + 400, 600), (Removed, 0, 0)]), (400, 1));
+        assert_eq!(
+            left(&[(Added, odd, 1000), (Removing, odd + 400, 600), (Removed, 0, 0)]),
+            (400, 1)
+        );
     }
 }

@@ -65,7 +65,13 @@ impl Recorder {
         tracer.tables().set_slot(0, 0);
         tracer.tables().set_cohort(0);
         tracer.set_recording(true);
-        Self { tracer, cohorts, ranges: Ranges::default(), sites: HashMap::new(), timeline: Vec::new() }
+        Self {
+            tracer,
+            cohorts,
+            ranges: Ranges::default(),
+            sites: HashMap::new(),
+            timeline: Vec::new(),
+        }
     }
 
     /// The kernel side.
@@ -78,9 +84,20 @@ impl Recorder {
         let mut processes = Vec::new();
         while let Some(event) = self.tracer.next_event() {
             match event {
-                Event::Stack { site, hash, frames, end, .. } => {
+                Event::Stack {
+                    site,
+                    hash,
+                    frames,
+                    end,
+                    ..
+                } => {
                     let history = History::default();
-                    self.sites.entry(site).or_insert(SiteRecord { hash, frames, end, history });
+                    self.sites.entry(site).or_insert(SiteRecord {
+                        hash,
+                        frames,
+                        end,
+                        history,
+                    });
                 }
                 Event::Mapping(record) => self.ranges.apply(&record),
                 Event::Process(record) => processes.push(record),
@@ -109,7 +126,15 @@ impl Recorder {
         let mut sites: BTreeMap<u32, SiteNow> = self
             .tracer
             .sites()
-            .map(|(index, totals)| (index, SiteNow { allocated: totals.allocated, live: totals.live }))
+            .map(|(index, totals)| {
+                (
+                    index,
+                    SiteNow {
+                        allocated: totals.allocated,
+                        live: totals.live,
+                    },
+                )
+            })
             .collect();
         for (index, amount) in self.ranges.allocated() {
             let site = sites.entry(*index).or_default();
@@ -118,7 +143,13 @@ impl Recorder {
         for mapped in self.ranges.live() {
             let slot = self.cohorts.slot_of(mapped.cohort) as usize % COHORT_SLOTS;
             let site = sites.entry(mapped.site).or_default();
-            site.live[slot] = plus(site.live[slot], Amount { bytes: mapped.bytes as i64, count: 1 });
+            site.live[slot] = plus(
+                site.live[slot],
+                Amount {
+                    bytes: mapped.bytes as i64,
+                    count: 1,
+                },
+            );
         }
         sites
     }
@@ -172,7 +203,12 @@ impl Recorder {
             });
         }
         let (live_bytes, live_count) = (positive(live.bytes), positive(live.count));
-        self.timeline.push(TimelinePoint { at_ns, live_bytes, live_count, resident_bytes });
+        self.timeline.push(TimelinePoint {
+            at_ns,
+            live_bytes,
+            live_count,
+            resident_bytes,
+        });
     }
 }
 

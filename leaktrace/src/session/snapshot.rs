@@ -56,10 +56,17 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
     let mut sites = sites(recorder, &now, scene);
     symbolize(recorder, symbolizer, scene, &mut sites);
     let mut sites: Vec<Site> = sites.into_iter().map(|(_, site)| site).collect();
-    sites.sort_by(|a, b| b.live_bytes.cmp(&a.live_bytes).then(b.allocated_bytes.cmp(&a.allocated_bytes)));
+    sites.sort_by(|a, b| {
+        b.live_bytes
+            .cmp(&a.live_bytes)
+            .then(b.allocated_bytes.cmp(&a.allocated_bytes))
+    });
     Ok(Profile {
         schema: SCHEMA.into(),
-        tool: Tool { name: env!("CARGO_PKG_NAME").into(), version: env!("CARGO_PKG_VERSION").into() },
+        tool: Tool {
+            name: env!("CARGO_PKG_NAME").into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        },
         target: scene.target.clone(),
         window: scene.window,
         accounting: accounting(&now, &recorder.counters()?),
@@ -70,7 +77,8 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
 
 fn sites(recorder: &Recorder, now: &BTreeMap<u32, SiteNow>, scene: &Scene) -> Vec<(u32, Site)> {
     let used = now.iter().filter(|(_, site)| site.allocated.count != 0);
-    used.map(|(index, site)| (*index, one_site(recorder, *index, site, scene))).collect()
+    used.map(|(index, site)| (*index, one_site(recorder, *index, site, scene)))
+        .collect()
 }
 
 fn one_site(recorder: &Recorder, index: u32, now: &SiteNow, scene: &Scene) -> Site {
@@ -80,7 +88,10 @@ fn one_site(recorder: &Recorder, index: u32, now: &SiteNow, scene: &Scene) -> Si
     let oldest_age_ns = cohorts.oldest_age(&now.live, elapsed);
     let by_age: Vec<Cohort> = cohorts
         .by_age(&now.live, elapsed)
-        .map(|(age_ns, live)| Cohort { age_ns, live_bytes: positive(live.bytes) })
+        .map(|(age_ns, live)| Cohort {
+            age_ns,
+            live_bytes: positive(live.bytes),
+        })
         .collect();
     let record = recorder.site(index);
     let unknown = History::default();
@@ -123,8 +134,14 @@ fn symbolize(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene, si
 
 fn raw_stack(recorder: &Recorder, index: u32) -> RawStack {
     match recorder.site(index) {
-        Some(record) => RawStack { frames: record.frames.clone(), end: record.end },
-        None => RawStack { frames: Vec::new(), end: StackEnd::Unsupported },
+        Some(record) => RawStack {
+            frames: record.frames.clone(),
+            end: record.end,
+        },
+        None => RawStack {
+            frames: Vec::new(),
+            end: StackEnd::Unsupported,
+        },
     }
 }
 
@@ -147,6 +164,8 @@ fn accounting(now: &BTreeMap<u32, SiteNow>, counters: &CounterValues) -> Account
 }
 
 fn named(counters: &CounterValues, names: &[(Counter, &str)]) -> BTreeMap<String, u64> {
-    let counted = names.iter().map(|(counter, name)| ((*name).to_owned(), counters.get(*counter)));
+    let counted = names
+        .iter()
+        .map(|(counter, name)| ((*name).to_owned(), counters.get(*counter)));
     counted.filter(|(_, count)| *count != 0).collect()
 }

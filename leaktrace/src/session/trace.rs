@@ -74,7 +74,10 @@ impl Trace {
             Err(nothing) => return Ok(Err(nothing)),
         };
         if !planned.points.is_empty() {
-            let way = self.recorder.tracer().attach(self.process.pid, &planned.points, self.way)?;
+            let way = self
+                .recorder
+                .tracer()
+                .attach(self.process.pid, &planned.points, self.way)?;
             self.way = Some(way);
         }
         for allocator in planned.allocators {
@@ -147,7 +150,12 @@ impl Trace {
     pub fn profile(&mut self) -> Result<Profile> {
         self.recorder.drain();
         let window = self.clock.window();
-        let scene = Scene { target: &self.target, space: &self.space, window, min_age_ns: self.min_age_ns };
+        let scene = Scene {
+            target: &self.target,
+            space: &self.space,
+            window,
+            min_age_ns: self.min_age_ns,
+        };
         Ok(snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?)
     }
 }
@@ -155,12 +163,19 @@ impl Trace {
 impl Clock {
     fn start() -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { started: Instant::now(), unix_ns: nanoseconds(unix) }
+        Self {
+            started: Instant::now(),
+            unix_ns: nanoseconds(unix),
+        }
     }
 
     fn window(self) -> Window {
         let duration_ns = nanoseconds(self.started.elapsed());
-        Window { start_unix_ns: self.unix_ns, end_unix_ns: self.unix_ns + duration_ns, duration_ns }
+        Window {
+            start_unix_ns: self.unix_ns,
+            end_unix_ns: self.unix_ns + duration_ns,
+            duration_ns,
+        }
     }
 }
 

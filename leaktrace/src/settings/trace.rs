@@ -47,7 +47,11 @@ impl TraceSettings {
         output::plain_view(&args.output.report)?;
         Ok(Self {
             subject: subject(args.pid, args.program)?,
-            duration: args.duration.as_deref().map(|text| duration("--duration", text)).transpose()?,
+            duration: args
+                .duration
+                .as_deref()
+                .map(|text| duration("--duration", text))
+                .transpose()?,
             interval: at_least_a_tenth("--interval", duration("--interval", &args.interval)?)?,
             min_age: duration("--min-age", &args.output.min_age)?,
             limits: Limits {
@@ -82,7 +86,10 @@ fn duration(flag: &str, text: &str) -> Result<Duration> {
 }
 
 fn at_least_a_tenth(flag: &str, time: Duration) -> Result<Duration> {
-    ensure!(time >= Duration::from_millis(100), "{flag} is too short: 100ms is the least");
+    ensure!(
+        time >= Duration::from_millis(100),
+        "{flag} is too short: 100ms is the least"
+    );
     Ok(time)
 }
 
