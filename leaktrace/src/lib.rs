@@ -5,3 +5,4 @@
 pub mod cli;
 pub mod kernel;
 pub mod profile;
+pub mod unwind;
