@@ -14,3 +14,4 @@ pub mod settings;
 pub mod symbols;
 pub mod target;
 pub mod units;
+pub mod unwind;
