@@ -15,7 +15,7 @@ use crate::{
 
 /// The subcommand.
 pub fn run(release: bool) -> Result<()> {
-    setup::ensure(false)?;
+    setup::for_build()?;
     let mut build = cargo();
     build.arg("build");
     if release {

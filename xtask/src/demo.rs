@@ -31,7 +31,7 @@ impl Drop for Kept {
 
 /// The subcommand.
 pub fn run() -> Result<()> {
-    setup::ensure(false)?;
+    setup::for_build()?;
     let leaktrace = build::leaktrace()?;
     let program = compile()?;
     let outputs = [FLAME_GRAPH, PROFILE].map(|name| workspace().join(name));

@@ -18,7 +18,7 @@ type Check = fn() -> Result<()>;
 
 /// The subcommand: all of it, whatever fails first.
 pub fn run() -> Result<()> {
-    setup::ensure(true)?;
+    setup::for_lints()?;
     let checks: [(&str, Check); 3] = [
         ("formatting", formatting),
         ("userspace", userspace),

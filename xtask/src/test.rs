@@ -43,7 +43,7 @@ pub struct TestArgs {
 
 /// The subcommand.
 pub fn run(args: &TestArgs) -> Result<()> {
-    setup::ensure(true)?;
+    setup::for_tests()?;
     command::run(cargo().args(PURE).arg("--no-run"))?;
     let suite = build::executable(cargo().args(SUITE), "suite")?;
     let leaktrace = build::leaktrace()?;

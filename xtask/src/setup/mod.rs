@@ -16,7 +16,12 @@ pub mod toolchain;
 
 /// The subcommand.
 pub fn run(tests: bool) -> Result<()> {
-    ensure(tests)?;
+    if tests {
+        for_tests()?;
+        for_lints()?;
+    } else {
+        for_build()?;
+    }
     eprintln!(
         "setup: all there to build{}",
         if tests { ", test and lint" } else { "" }
@@ -24,17 +29,26 @@ pub fn run(tests: bool) -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing to build, and with `tests` to test and lint; silent when nothing is.
-pub fn ensure(tests: bool) -> Result<()> {
+/// Installs what is missing to build; like its fellows silent when nothing is.
+pub fn for_build() -> Result<()> {
     // A packager's object needs nothing to be built.
     if env::var_os("LEAKTRACE_BPF_OBJECT").is_none() {
-        kernel_side()?;
+        kernel_side()
+    } else {
+        Ok(())
     }
-    if tests {
-        apt::ensure(packages::TESTS)?;
-        compiler::ensure_lints()?;
-    }
-    Ok(())
+}
+
+/// Installs what is missing to build and test.
+pub fn for_tests() -> Result<()> {
+    for_build()?;
+    apt::ensure(packages::TESTS)
+}
+
+/// Installs what is missing to build and lint.
+pub fn for_lints() -> Result<()> {
+    for_build()?;
+    compiler::ensure_lints()
 }
 
 fn kernel_side() -> Result<()> {
