@@ -5,6 +5,7 @@
 mod arm;
 mod attach;
 mod clock;
+mod code;
 mod cohorts;
 mod guard;
 mod launch;

@@ -10,6 +10,7 @@ use nix::sys::utsname::uname;
 
 use super::{
     arm,
+    code::CodeTables,
     recorder::Recorder,
     snapshot::{self, Scene},
 };
@@ -28,6 +29,7 @@ pub struct Trace {
     space: AddressSpace,
     recorder: Recorder,
     symbolizer: Symbolizer,
+    code: CodeTables,
     target: TargetInfo,
     armed: HashSet<(u64, u64)>,
     notes: Vec<String>,
@@ -55,6 +57,7 @@ impl Trace {
             process,
             space,
             symbolizer: Symbolizer::new(),
+            code: CodeTables::default(),
             armed: HashSet::new(),
             notes: Vec::new(),
             way: settings.way,
@@ -69,6 +72,7 @@ impl Trace {
     pub fn arm(&mut self) -> Result<Result<usize, PlanError>> {
         // A process that has ended is found out elsewhere; its last known map serves.
         let _ = self.space.refresh();
+        self.code.follow(&self.space, self.recorder.tracer());
         let planned = match arm::plan(&self.space, &mut self.armed) {
             Ok(planned) => planned,
             Err(nothing) => return Ok(Err(nothing)),
@@ -131,7 +135,9 @@ impl Trace {
         let seen = self.recorder.stack_count();
         if seen != self.stacks_seen {
             self.stacks_seen = seen;
-            let _ = self.space.refresh();
+            if matches!(self.space.refresh(), Ok(true)) {
+                self.code.follow(&self.space, self.recorder.tracer());
+            }
         }
     }
 

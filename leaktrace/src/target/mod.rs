@@ -9,6 +9,7 @@ pub mod headers;
 mod language;
 pub mod launch;
 pub mod mappings;
+pub mod memory;
 pub mod module;
 mod printable;
 pub mod process;

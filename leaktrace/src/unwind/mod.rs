@@ -66,8 +66,11 @@ pub fn table<'data, R: ReadRef<'data>>(data: R) -> Result<Table, UnwindError> {
     build(&sections(data)?)
 }
 
-/// Makes the tables of many modules on all processors; in the order of `modules`.
-pub fn build_all<'data, R: ReadRef<'data> + Sync>(modules: &[R]) -> Vec<Result<Table, UnwindError>> {
+/// Makes the tables of many modules on all processors; in the order of `modules`. `build` makes one.
+pub fn build_all<M: Sync>(
+    modules: &[M],
+    build: impl Fn(&M) -> Result<Table, UnwindError> + Sync,
+) -> Vec<Result<Table, UnwindError>> {
     let threads = thread::available_parallelism()
         .map_or(1, NonZero::get)
         .min(modules.len());
@@ -75,12 +78,12 @@ pub fn build_all<'data, R: ReadRef<'data> + Sync>(modules: &[R]) -> Vec<Result<T
     let work = || {
         let mut done = Vec::new();
         while let Some((index, module)) = take(modules, &next) {
-            done.push((index, table(*module)));
+            done.push((index, build(module)));
         }
         done
     };
     let mut all = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
         let mut all = work();
         // A thread could only fail by a panic, which is passed on.
         all.extend(others.into_iter().flat_map(|other| match other.join() {
@@ -93,7 +96,7 @@ pub fn build_all<'data, R: ReadRef<'data> + Sync>(modules: &[R]) -> Vec<Result<T
     all.into_iter().map(|(_, table)| table).collect()
 }
 
-fn take<'a, R>(modules: &'a [R], next: &AtomicUsize) -> Option<(usize, &'a R)> {
+fn take<'a, M>(modules: &'a [M], next: &AtomicUsize) -> Option<(usize, &'a M)> {
     let index = next.fetch_add(1, Ordering::Relaxed);
     Some((index, modules.get(index)?))
 }
