@@ -191,14 +191,14 @@ impl Tracer {
             }
             Way::Multi => {
                 let roles = [
+                    ("release_entry", false, false),
                     ("call_return", true, true),
                     ("call_entry", true, false),
-                    ("release_entry", false, false),
                 ];
                 self.link_roles(AttachType::Multi, AttachType::Multi, &roles, pid, points, first)?
             }
             Way::Session => {
-                let roles = [("call_session", true, false), ("release_entry", false, false)];
+                let roles = [("release_entry", false, false), ("call_session", true, false)];
                 self.link_roles(AttachType::Session, AttachType::Multi, &roles, pid, points, first)?
             }
         };
@@ -206,7 +206,8 @@ impl Tracer {
         Ok(())
     }
 
-    /// Loads and links each role: program, whether for calls whose return is seen, whether it probes the return.
+    /// Loads and links each role, in an order that keeps the tables right while some are in place and some are not:
+    /// frees before allocations, returns before entries. A role: program, whether for calls whose return is seen, whether it probes the return.
     fn link_roles(
         &self,
         call_type: AttachType,

@@ -53,7 +53,7 @@ impl Trace {
             .with_context(|| format!("cannot read the memory map of process {}", process.pid))?;
         Ok(Self {
             target: target_info(&process),
-            recorder: Recorder::start(Tracer::create(settings.limits)?),
+            recorder: Recorder::new(Tracer::create(settings.limits)?),
             process,
             space,
             symbolizer: Symbolizer::new(),
@@ -83,6 +83,7 @@ impl Trace {
                 .tracer()
                 .attach(self.process.pid, &planned.points, self.way)?;
             self.way = Some(way);
+            self.recorder.tracer().set_recording(true);
         }
         for allocator in planned.allocators {
             if !self.target.allocators.contains(&allocator) {
