@@ -12,7 +12,7 @@ use super::{
     arm,
     code::CodeTables,
     recorder::Recorder,
-    snapshot::{self, Scene},
+    snapshot::{self, Detail, Scene},
 };
 use crate::{
     kernel::{Tracer, Way},
@@ -33,6 +33,7 @@ pub struct Trace {
     target: TargetInfo,
     armed: HashSet<(u64, u64)>,
     notes: Vec<String>,
+    timings: Vec<String>,
     way: Option<Way>,
     clock: Clock,
     min_age_ns: u64,
@@ -60,6 +61,7 @@ impl Trace {
             code: CodeTables::default(),
             armed: HashSet::new(),
             notes: Vec::new(),
+            timings: Vec::new(),
             way: settings.way,
             clock: Clock::start(),
             min_age_ns: nanoseconds(settings.min_age),
@@ -72,18 +74,25 @@ impl Trace {
     pub fn arm(&mut self) -> Result<Result<usize, PlanError>> {
         // A process that has ended is found out elsewhere; its last known map serves.
         let _ = self.space.refresh();
-        self.code.follow(&self.space, self.recorder.tracer());
+        self.build_tables();
         let planned = match arm::plan(&self.space, &mut self.armed) {
             Ok(planned) => planned,
             Err(nothing) => return Ok(Err(nothing)),
         };
         if !planned.points.is_empty() {
+            let started = Instant::now();
             let way = self
                 .recorder
                 .tracer()
                 .attach(self.process.pid, &planned.points, self.way)?;
             self.way = Some(way);
             self.recorder.tracer().set_recording(true);
+            let (probes, took) = (planned.points.len(), started.elapsed());
+            self.timings
+                .push(format!("attached {probes} probes by {way:?} in {took:.1?}"));
+            let (tables, built) = (self.recorder.tracer().unwind().used_bytes() / 1024, self.code.spent());
+            self.timings
+                .push(format!("unwinding tables of {tables} KiB built in {built:.1?}"));
         }
         for allocator in planned.allocators {
             if !self.target.allocators.contains(&allocator) {
@@ -114,9 +123,9 @@ impl Trace {
         std::mem::take(&mut self.notes)
     }
 
-    /// How the probes are attached.
-    pub fn way(&self) -> Option<Way> {
-        self.way
+    /// What took how long, since last asked: for those who want to know more.
+    pub fn timings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.timings)
     }
 
     /// Time since the trace began.
@@ -137,14 +146,16 @@ impl Trace {
         if seen != self.stacks_seen {
             self.stacks_seen = seen;
             if matches!(self.space.refresh(), Ok(true)) {
-                self.code.follow(&self.space, self.recorder.tracer());
+                self.build_tables();
             }
         }
     }
 
     /// Takes the probes away and reads what is left in the ring buffer: the numbers are final.
     pub fn stop(&mut self) {
+        let started = Instant::now();
         self.recorder.tracer().detach();
+        self.timings.push(format!("detached in {:.1?}", started.elapsed()));
         self.recorder.drain();
     }
 
@@ -154,7 +165,7 @@ impl Trace {
     }
 
     /// The profile of this moment.
-    pub fn profile(&mut self) -> Result<Profile> {
+    pub fn profile(&mut self, detail: Detail) -> Result<Profile> {
         self.recorder.drain();
         let window = self.clock.window();
         let scene = Scene {
@@ -162,8 +173,16 @@ impl Trace {
             space: &self.space,
             window,
             min_age_ns: self.min_age_ns,
+            detail,
         };
         Ok(snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?)
+    }
+
+    fn build_tables(&mut self) {
+        self.code.follow(&self.space, self.recorder.tracer());
+        let notes = self.code.take_left_out().into_iter();
+        self.notes
+            .extend(notes.map(|what| format!("no room for the unwinding tables of {what}: stacks there are guessed")));
     }
 }
 
