@@ -3,7 +3,7 @@
 use crate::plain;
 
 /// Key of the live table: the same address in two processes is two blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct BlockKey {
     /// What the allocator returned.
@@ -34,21 +34,19 @@ plain!(Block, 16);
 pub struct Call {
     /// Stack pointer at entry; 0 when no call is in flight.
     pub stack_pointer: u64,
-    /// The return address found at entry, before any return probe replaced it.
-    pub return_address: u64,
-    /// Requested bytes.
+    /// Requested bytes; of a break call, the argument.
     pub size: u64,
-    /// Old block of a resize, or start of the range of a mapping call; 0 for none.
+    /// Start of the range of a mapping call, or the old program break.
     pub address: u64,
     /// Where the result is stored in the caller's memory; 0 when it is returned.
     pub out: u64,
-    /// Old length of a remap, old break of a break call.
-    pub old_size: u64,
     /// Index into the probe table.
     pub probe: u32,
-    /// 1 when `old` was taken out of the live table.
+    /// 1 when `old` was taken out of the live table, or a range was announced as being removed.
     pub taken: u32,
-    /// The block taken out at entry, to be put back if the call fails.
+    /// Key of the block taken out at entry, to be put back if the call fails.
+    pub old_key: BlockKey,
+    /// That block.
     pub old: Block,
 }
 plain!(Call, 72);

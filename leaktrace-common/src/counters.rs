@@ -4,12 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Counter {
-    /// Blocks that left the live table.
-    Frees = 0,
-    /// Bytes of those.
-    FreedBytes,
     /// Frees of addresses that are not in the live table: blocks from before the attach, mostly.
-    UnmatchedFrees,
+    UnmatchedFrees = 0,
     /// Calls that returned failure.
     FailedCalls,
     /// Calls made from inside another traced call: part of that one.
@@ -22,13 +18,13 @@ pub enum Counter {
     LostTableFullBytes,
     /// Lost: the kernel had no memory for an entry.
     LostNoMemory,
-    /// Lost: the site table was full.
+    /// Stacks not kept, as the site table was full: the blocks are counted under [`crate::sites::OVERFLOW_SITE`].
     LostSitesFull,
     /// Lost: a mapping event found no room in the ring buffer.
     LostMappingEvent,
     /// Put off: a stack found no room in the ring buffer and is sent again next time.
     DeferredStacks,
-    /// Lost: no scratch space to walk a stack.
+    /// Stacks not walked for want of scratch space: counted under the same site.
     LostScratch,
     /// Lost: the table of threads was full.
     LostThreadsFull,

@@ -9,6 +9,7 @@ pub mod counters;
 pub mod events;
 pub mod probes;
 pub mod sites;
+pub mod unwind;
 
 /// Asserts a type's size, and lets aya copy it to and from maps in userspace.
 macro_rules! plain {

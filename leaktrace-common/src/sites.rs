@@ -6,7 +6,10 @@ use crate::plain;
 pub const COHORT_SLOTS: usize = 32;
 
 /// How many cohort labels there are in one trace.
-pub const MAX_COHORTS: u32 = 1 << 20;
+pub const MAX_COHORTS: u32 = 1 << 16;
+
+/// The site of blocks whose stack could not be kept.
+pub const OVERFLOW_SITE: u32 = 0;
 
 /// Bytes and blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,3 +43,21 @@ pub struct SiteEntry {
     pub sent: u32,
 }
 plain!(SiteEntry, 8);
+
+/// What both sides share about the session: one entry, in shared memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SessionState {
+    /// Label for blocks born now. Set by userspace.
+    pub cohort: u32,
+    /// 0 makes every probe return at once. Set by userspace.
+    pub recording: u32,
+    /// First index of the site table that is not in use. Only added to by the kernel side.
+    pub next_site: u32,
+    /// Size of the site table. Set by userspace.
+    pub site_limit: u32,
+    /// Mappings that stacks are unwound by: first entry in the low half, number of entries in the high half; 0 when
+    /// there are none. Set by userspace.
+    pub unwind_mappings: u64,
+}
+plain!(SessionState, 24);

@@ -1,2 +1,31 @@
-//! x
-fn main() {}
+//! The kernel side: what runs at every probed call.
+//!
+//! `programs` are the entry points; they read the call by its specification (`alloc`, `free`, `mapping`), find its
+//! site (`stack`, `unwind`) and keep the tables (`maps`, `totals`). Everything refused or lost is counted (`counters`).
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "atomic additions; see `atomic`")]
+
+mod alloc;
+mod atomic;
+mod counters;
+mod free;
+mod inflight;
+mod mapping;
+mod maps;
+mod process;
+mod programs;
+mod regs;
+mod stack;
+mod totals;
+mod unwind;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -97,24 +97,12 @@ pub enum AttachWay {
     Perf,
 }
 
-/// What is written, and where.
+/// What a trace writes, and where.
 #[derive(Debug, Args)]
 pub struct OutputArgs {
-    /// Write a report to FILE; its ending chooses the format (.json .folded .svg .pb.gz .txt); may be repeated.
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Vec<PathBuf>,
-    /// Format on standard output.
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub format: FormatArg,
-    /// What flame graphs and folded stacks show.
-    #[arg(long, value_name = "METRIC", default_value = "live-bytes")]
-    pub metric: MetricArg,
-    /// How many sites the text shows.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub top: usize,
-    /// Leave out sites with fewer live bytes (64KiB).
-    #[arg(long, value_name = "SIZE", default_value = "0")]
-    pub min_bytes: String,
+    /// As for a saved profile.
+    #[command(flatten)]
+    pub report: ReportArgs,
     /// Leave out blocks younger than this.
     #[arg(long, value_name = "TIME", default_value = "0s")]
     pub min_age: String,
@@ -127,12 +115,12 @@ pub struct RenderArgs {
     pub file: PathBuf,
     /// What is written, and where.
     #[command(flatten)]
-    pub output: RenderOutput,
+    pub output: ReportArgs,
 }
 
-/// What `render` writes, and where.
+/// Which reports are written, and where.
 #[derive(Debug, Args)]
-pub struct RenderOutput {
+pub struct ReportArgs {
     /// Write a report to FILE; its ending chooses the format (.json .folded .svg .pb.gz .txt); may be repeated.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,

@@ -2,5 +2,15 @@
 //!
 //! `target → probes → kernel → session → profile → symbols → analysis → report`. See `ARCHITECTURE.md`.
 
+pub mod analysis;
 pub mod cli;
+pub mod generate;
+pub mod kernel;
+pub mod probes;
 pub mod profile;
+pub mod report;
+pub mod session;
+pub mod settings;
+pub mod symbols;
+pub mod target;
+pub mod units;

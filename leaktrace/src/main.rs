@@ -1,2 +1,51 @@
-//! x
-fn main() {}
+//! The command `leaktrace`: parse, run, exit code.
+
+use std::{io, process::ExitCode};
+
+use clap::Parser as _;
+use leaktrace::{
+    cli::{Cli, Command},
+    generate, report, session,
+    settings::{TraceSettings, UsageError},
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Some(Command::Render(args)) => report::render(&args),
+        Some(Command::Generate { what }) => generate::generate(what),
+        None => TraceSettings::new(cli.trace)
+            .map_err(|e| UsageError(e).into())
+            .and_then(session::run),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// One line on standard error. A reader that has gone away is no failure.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("leaktrace: {}", one_line(error));
+    ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+}
+
+/// An error with its causes, on one line.
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+        .lines()
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<io::Error>())
+        .map(io::Error::kind);
+    kind == Some(io::ErrorKind::BrokenPipe)
+}

@@ -1,10 +1,16 @@
 //! The profile: plain data that everything after the session works on, and its JSON form.
 //!
-//! This is the contract `leaktrace.profile/1`: fields are only ever added. Does no I/O.
+//! This is the contract `leaktrace.profile/1`: fields are only ever added. Opens no file.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+pub(crate) mod fixture;
+mod read;
+
+pub use self::read::{ReadError, read};
 
 /// The schema this version writes, and the only one it reads.
 pub const SCHEMA: &str = "leaktrace.profile/1";
@@ -25,6 +31,7 @@ pub struct Profile {
     /// Sites, by live bytes, largest first.
     pub sites: Vec<Site>,
     /// Totals over time.
+    #[serde(default)]
     pub timeline: Vec<TimelinePoint>,
 }
 
@@ -125,16 +132,20 @@ pub struct Site {
     pub allocated_count: u64,
     /// Age of the oldest live block, to the resolution of a cohort.
     pub oldest_age_ns: u64,
-    /// Growth of the live bytes per second over the window.
+    /// Growth of the live bytes per second over the window; always finite, 0 where it could not be computed.
+    #[serde(serialize_with = "finite")]
     pub growth_bytes_per_s: f64,
     /// Relative standard error of the numbers, when they are estimates.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "is_not_finite")]
     pub estimate_error: Option<f64>,
     /// What leaktrace concludes.
+    #[serde(default)]
     pub verdict: Verdict,
-    /// Why, in one sentence.
+    /// Why, in one sentence without a full stop.
+    #[serde(default)]
     pub why: String,
     /// Whether anything still points to the blocks.
+    #[serde(default)]
     pub reach: Reach,
     /// What points to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -155,8 +166,9 @@ pub enum Verdict {
     Stable,
     /// Nearly everything allocated is freed again.
     Churn,
-    /// Too little is known.
+    /// Too little is known; or a verdict of a version newer than this one.
     #[default]
+    #[serde(other)]
     Unknown,
 }
 
@@ -168,8 +180,9 @@ pub enum Reach {
     Lost,
     /// Something does.
     Reachable,
-    /// Not looked at.
+    /// Not looked at; or an answer of a version newer than this one.
     #[default]
+    #[serde(other)]
     Unknown,
 }
 
@@ -202,6 +215,7 @@ pub struct Frame {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     /// Whether this call was inlined into the next frame.
+    #[serde(default)]
     pub inlined: bool,
 }
 
@@ -216,4 +230,28 @@ pub struct TimelinePoint {
     pub live_count: u64,
     /// Resident memory of the process in bytes; 0 when it could not be read.
     pub resident_bytes: u64,
+}
+
+impl Frame {
+    /// The demangled name, if there is one that is not blank.
+    pub fn name(&self) -> Option<&str> {
+        self.function.as_deref().map(str::trim).filter(|name| !name.is_empty())
+    }
+
+    /// The last part of the module's path: `libc.so.6`.
+    pub fn module_name(&self) -> &str {
+        let module = self.module.trim();
+        module.rsplit('/').find(|part| !part.is_empty()).unwrap_or("[unknown]")
+    }
+}
+
+/// JSON has no infinity, and `null` would not read back as a number.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
+fn finite<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(if value.is_finite() { *value } else { 0.0 })
+}
+
+#[expect(clippy::ref_option, reason = "serde hands references")]
+fn is_not_finite(value: &Option<f64>) -> bool {
+    value.is_none_or(|value| !value.is_finite())
 }

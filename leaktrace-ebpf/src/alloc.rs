@@ -1,0 +1,152 @@
+//! Blocks entering the live table.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST, pt_regs},
+    helpers::bpf_probe_read_user,
+};
+use leaktrace_common::{
+    blocks::{Block, BlockKey, Call},
+    counters::Counter,
+    probes::{CallKind, ProbeSpec},
+};
+
+use crate::{
+    counters::{add, bump},
+    free,
+    maps::LIVE,
+    regs::{self, Regs},
+    stack, totals,
+};
+
+const EEXIST: i32 = -17;
+const E2BIG: i32 = -7;
+
+/// An allocating or resizing call is entered: notes its arguments, and takes the block out that is being resized.
+#[inline(always)]
+pub fn entered(ctx: *const pt_regs, process: u32, kind: CallKind, spec: &ProbeSpec, call: &mut Call) {
+    let arguments = Regs::read(ctx);
+    call.size = arguments.argument(spec.size_arg);
+    if spec.count_arg != 0 {
+        call.size = product(call.size, arguments.argument(spec.count_arg));
+    }
+    call.out = arguments.argument(spec.out_arg);
+    if kind == CallKind::Resize {
+        take_old(process, arguments.argument(spec.pointer_arg), call);
+    }
+}
+
+/// A product that overflows makes the call fail; it must not read as 0, which makes `realloc` a free.
+#[inline(always)]
+fn product(a: u64, b: u64) -> u64 {
+    let (small, large) = if a < b { (a, b) } else { (b, a) };
+    // In halves: this machine has no multiplication to 128 bits.
+    let low = (large & 0xffff_ffff).wrapping_mul(small);
+    let high = (large >> 32).wrapping_mul(small).wrapping_add(low >> 32);
+    if small >> 32 != 0 || high >> 32 != 0 {
+        u64::MAX
+    } else {
+        a.wrapping_mul(b)
+    }
+}
+
+#[inline(always)]
+fn take_old(process: u32, address: u64, call: &mut Call) {
+    if address == 0 {
+        return;
+    }
+    call.old_key = BlockKey {
+        address,
+        process,
+        zero: 0,
+    };
+    match free::take(&call.old_key) {
+        Some(old) => {
+            call.old = old;
+            call.taken = 1;
+        }
+        None => bump(Counter::UnmatchedFrees),
+    }
+}
+
+/// An allocating call has returned: its block, if it got one, becomes live.
+#[inline(always)]
+pub fn allocated(ctx: *const pt_regs, process: u32, call: &Call) {
+    match result(ctx, call) {
+        Some(0) => bump(Counter::FailedCalls),
+        Some(address) => admit(
+            ctx,
+            &BlockKey {
+                address,
+                process,
+                zero: 0,
+            },
+            call,
+        ),
+        None => bump(Counter::LostUnreadable),
+    }
+}
+
+/// A resizing call has returned: the old block is put back if it failed. `realloc(p, 0)` that returns nothing freed it.
+#[inline(always)]
+pub fn resized(ctx: *const pt_regs, process: u32, call: &Call) {
+    let address = regs::returned(ctx);
+    if address != 0 {
+        return admit(
+            ctx,
+            &BlockKey {
+                address,
+                process,
+                zero: 0,
+            },
+            call,
+        );
+    }
+    if call.size != 0 {
+        bump(Counter::FailedCalls);
+        if call.taken != 0 {
+            free::put_back(&call.old_key, &call.old);
+        }
+    }
+}
+
+/// Address of the new block; 0 when the call failed, nothing when it cannot be read.
+#[inline(always)]
+fn result(ctx: *const pt_regs, call: &Call) -> Option<u64> {
+    if call.out == 0 {
+        return Some(regs::returned(ctx));
+    }
+    if regs::returned(ctx) as u32 != 0 {
+        return Some(0);
+    }
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user(call.out as *const u64) }.ok()
+}
+
+#[inline(always)]
+fn admit(ctx: *const pt_regs, key: &BlockKey, call: &Call) {
+    let block = Block {
+        size: call.size,
+        site: stack::site(ctx, key.process, call.probe),
+        cohort: totals::cohort(),
+    };
+    match LIVE.insert(key, block, u64::from(BPF_NOEXIST)) {
+        Ok(()) => totals::born(&block),
+        Err(EEXIST) => replace(key, &block),
+        Err(E2BIG) => {
+            bump(Counter::LostTableFull);
+            add(Counter::LostTableFullBytes, block.size);
+        }
+        Err(_) => bump(Counter::LostNoMemory),
+    }
+}
+
+/// The address is live already: its free was not seen.
+#[inline(never)]
+fn replace(key: &BlockKey, block: &Block) {
+    bump(Counter::MissedFrees);
+    free::take(key);
+    match LIVE.insert(key, block, u64::from(BPF_ANY)) {
+        Ok(()) => totals::born(block),
+        Err(_) => bump(Counter::LostNoMemory),
+    }
+}

@@ -1,0 +1,130 @@
+//! Entry points of the probes. A probe's attach cookie is the index of its specification, which says what to do.
+//!
+//! `call_session` sees entry and return of a call, and declines the return where nothing can come of it. Where the
+//! kernel has no sessions, `call_entry` and `call_return` do the same in two. `release_entry` serves `free`, the most
+//! frequent call, which needs no return.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_get_attach_cookie, bpf_get_func_ip},
+    },
+};
+use leaktrace_common::probes::{CallKind, ProbeSpec};
+
+use crate::{
+    alloc, free, inflight,
+    mapping::{self, Caller},
+    maps::{PROBES, STATE},
+    regs::{self, Regs},
+};
+
+/// What a session's entry handler returns to have the return seen, and to have it skipped.
+const SEE_RETURN: u32 = 0;
+const SKIP_RETURN: u32 = 1;
+
+/// Entry and return of a call. Written without aya's macro, which always returns 0.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe/call_session")]
+pub extern "C" fn call_session(ctx: *mut c_void) -> u32 {
+    let regs = ctx.cast::<pt_regs>();
+    // SAFETY: the context is the kernel's.
+    if regs::instruction_pointer(regs) == unsafe { bpf_get_func_ip(ctx) } {
+        enter(regs)
+    } else {
+        leave(regs);
+        SEE_RETURN
+    }
+}
+
+/// Entry of a call.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe/call_entry")]
+pub extern "C" fn call_entry(ctx: *mut c_void) -> u32 {
+    enter(ctx.cast());
+    0
+}
+
+/// Return of a call.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uretprobe/call_return")]
+pub extern "C" fn call_return(ctx: *mut c_void) -> u32 {
+    leave(ctx.cast());
+    0
+}
+
+/// Entry of a call that gives a block back.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe/release_entry")]
+pub extern "C" fn release_entry(ctx: *mut c_void) -> u32 {
+    let regs = ctx.cast::<pt_regs>();
+    if let Some((_, spec)) = probe(regs) {
+        free::release(caller().process, Regs::read(regs).argument(spec.pointer_arg));
+    }
+    0
+}
+
+#[inline(always)]
+fn enter(ctx: *mut pt_regs) -> u32 {
+    let Some((probe, spec)) = probe(ctx) else {
+        return SKIP_RETURN;
+    };
+    let Some(kind) = CallKind::from_raw(spec.kind) else {
+        return SKIP_RETURN;
+    };
+    let caller = caller();
+    let maps = !matches!(kind, CallKind::Allocate | CallKind::Resize);
+    if maps && mapping::is_own(ctx, spec) {
+        return SKIP_RETURN;
+    }
+    let Some(call) = inflight::begin(ctx, caller.thread, probe) else {
+        return SKIP_RETURN;
+    };
+    if maps {
+        mapping::entered(ctx, caller, kind, spec, call);
+    } else {
+        alloc::entered(ctx, caller.process, kind, spec, call);
+    }
+    SEE_RETURN
+}
+
+#[inline(always)]
+fn leave(ctx: *mut pt_regs) {
+    let caller = caller();
+    let Some(call) = inflight::end(ctx, caller.thread) else {
+        return;
+    };
+    let Some(kind) = PROBES.get(call.probe).and_then(|spec| CallKind::from_raw(spec.kind)) else {
+        return;
+    };
+    match kind {
+        CallKind::Allocate => alloc::allocated(ctx, caller.process, call),
+        CallKind::Resize => alloc::resized(ctx, caller.process, call),
+        _ => mapping::returned(ctx, caller, kind, call),
+    }
+}
+
+/// Index and specification of the probe that was hit, while recording is on.
+#[inline(always)]
+fn probe(ctx: *mut pt_regs) -> Option<(u32, &'static ProbeSpec)> {
+    let state = STATE.get_ptr(0)?;
+    // SAFETY: a valid pointer; userspace changes the flag at any time, hence volatile.
+    if unsafe { core::ptr::read_volatile(&raw const (*state).recording) } == 0 {
+        return None;
+    }
+    // SAFETY: the context is the kernel's.
+    let cookie = unsafe { bpf_get_attach_cookie(ctx.cast()) } as u32;
+    Some((cookie, PROBES.get(cookie)?))
+}
+
+#[inline(always)]
+fn caller() -> Caller {
+    let ids = bpf_get_current_pid_tgid();
+    Caller {
+        process: (ids >> 32) as u32,
+        thread: ids as u32,
+    }
+}

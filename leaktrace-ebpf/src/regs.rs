@@ -1,0 +1,62 @@
+//! The registers of the probed thread: the only code that knows the architecture.
+
+use aya_ebpf::bindings::pt_regs;
+
+/// The registers that the probes read, copied so that an argument can be chosen by number.
+#[derive(Clone, Copy)]
+pub struct Regs {
+    arguments: [u64; 8],
+}
+
+impl Regs {
+    /// Reads the argument registers. Only meaningful at a function's entry.
+    #[inline(always)]
+    pub fn read(ctx: *const pt_regs) -> Self {
+        // SAFETY: the kernel passes a valid context.
+        let r = unsafe { &*ctx };
+        Self {
+            arguments: [0, r.rdi, r.rsi, r.rdx, r.rcx, r.r8, r.r9, 0],
+        }
+    }
+
+    /// Argument `number`, from 1; 0 reads as 0.
+    #[inline(always)]
+    pub fn argument(&self, number: u8) -> u64 {
+        // SAFETY: the index is masked to the array's length.
+        unsafe { core::ptr::read_volatile(self.arguments.as_ptr().add((number & 7) as usize)) }
+    }
+}
+
+/// What the call returned.
+#[inline(always)]
+pub fn returned(ctx: *const pt_regs) -> u64 {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*ctx).rax }
+}
+
+/// Instruction pointer.
+#[inline(always)]
+pub fn instruction_pointer(ctx: *const pt_regs) -> u64 {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*ctx).rip }
+}
+
+/// Stack pointer.
+#[inline(always)]
+pub fn stack_pointer(ctx: *const pt_regs) -> u64 {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*ctx).rsp }
+}
+
+/// Frame pointer.
+#[inline(always)]
+pub fn frame_pointer(ctx: *const pt_regs) -> u64 {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*ctx).rbp }
+}
+
+/// The stack pointer at entry of the call that has just returned: the return took its address off the stack.
+#[inline(always)]
+pub fn entry_stack_pointer(ctx: *const pt_regs) -> u64 {
+    stack_pointer(ctx).wrapping_sub(8)
+}

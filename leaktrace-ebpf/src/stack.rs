@@ -1,0 +1,95 @@
+//! From a stack to its site: hash, index, and the frames sent to userspace once.
+
+use aya_ebpf::bindings::{BPF_NOEXIST, pt_regs};
+use leaktrace_common::{
+    counters::Counter,
+    events::{StackRecord, TAG_STACK},
+    sites::{OVERFLOW_SITE, SessionState, SiteEntry},
+};
+
+use crate::{
+    atomic,
+    counters::bump,
+    maps::{EVENTS, SCRATCH, SCRATCH_SLOTS, SITE_INDEX, STATE, Scratch},
+    unwind,
+};
+
+/// The site of the call that has just returned in `process`.
+#[inline(always)]
+pub fn site(ctx: *const pt_regs, process: u32, probe: u32) -> u32 {
+    let Some((slot, scratch)) = acquire() else {
+        bump(Counter::LostScratch);
+        return OVERFLOW_SITE;
+    };
+    // SAFETY: the busy flag makes the buffer ours until released.
+    let hash = unwind::walk(ctx, unsafe { &mut *scratch }, slot, u64::from(process));
+    // SAFETY: as above.
+    let record = unsafe { &mut (*scratch).record };
+    record.hash = hash;
+    let site = match SITE_INDEX.get_ptr_mut(hash) {
+        // SAFETY: a valid pointer; entries are never removed.
+        Some(entry) if unsafe { (*entry).sent } != 0 => unsafe { (*entry).site },
+        entry => introduce(record, entry, process, probe),
+    };
+    release(scratch);
+    site
+}
+
+/// A stack that userspace does not know yet.
+#[inline(never)]
+fn introduce(record: &mut StackRecord, entry: Option<*mut SiteEntry>, process: u32, probe: u32) -> u32 {
+    let Some(entry) = entry.or_else(|| new_entry(record.hash)) else {
+        bump(Counter::LostSitesFull);
+        return OVERFLOW_SITE;
+    };
+    // SAFETY: a valid pointer; entries are never removed.
+    let entry = unsafe { &mut *entry };
+    record.tag = TAG_STACK;
+    record.process = process;
+    record.site = entry.site;
+    record.probe = probe;
+    match EVENTS.output::<StackRecord>(&*record, 0) {
+        Ok(()) => entry.sent = 1,
+        Err(_) => bump(Counter::DeferredStacks),
+    }
+    entry.site
+}
+
+/// A new index for a stack; another processor may have been first, then its index.
+#[inline(always)]
+fn new_entry(hash: u64) -> Option<*mut SiteEntry> {
+    let site = next_site(STATE.get_ptr_mut(0)?)?;
+    let _ = SITE_INDEX.insert(hash, SiteEntry { site, sent: 0 }, u64::from(BPF_NOEXIST));
+    SITE_INDEX.get_ptr_mut(hash)
+}
+
+#[inline(always)]
+fn next_site(state: *mut SessionState) -> Option<u32> {
+    // SAFETY: a valid pointer to shared memory.
+    let (next, limit) = unsafe { (&raw mut (*state).next_site, (*state).site_limit) };
+    // Looked at first, so that a full table does not make the number run over.
+    if unsafe { core::ptr::read_volatile(next) } >= limit {
+        return None;
+    }
+    let site = unsafe { atomic::add(next, 1) };
+    (site < limit).then_some(site)
+}
+
+/// A buffer that no other walk on this processor is using.
+#[inline(always)]
+fn acquire() -> Option<(u32, *mut Scratch)> {
+    for slot in 0..SCRATCH_SLOTS {
+        let scratch = SCRATCH.get_ptr_mut(slot)?;
+        // SAFETY: a valid pointer to this processor's buffer.
+        if unsafe { atomic::exchange(&raw mut (*scratch).busy, 1) } == 0 {
+            return Some((slot, scratch));
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn release(scratch: *mut Scratch) {
+    // SAFETY: the buffer is ours; programs do not migrate between processors.
+    unsafe { atomic::exchange(&raw mut (*scratch).busy, 0) };
+}

@@ -1,0 +1,59 @@
+//! Records of the ring buffer, read into owned data.
+
+use leaktrace_common::events::{
+    MappingRecord, ProcessRecord, StackEnd, StackRecord, TAG_MAPPING, TAG_PROCESS, TAG_STACK,
+};
+
+/// A record.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A stack seen for the first time.
+    Stack {
+        /// Index into the site table.
+        site: u32,
+        /// Index of the probe.
+        probe: u32,
+        /// Hash of process and frames.
+        hash: u64,
+        /// Return addresses, innermost first.
+        frames: Vec<u64>,
+        /// How the walk ended.
+        end: StackEnd,
+    },
+    /// A change to the process's mappings.
+    Mapping(MappingRecord),
+    /// Something happened to a process.
+    Process(ProcessRecord),
+}
+
+impl Event {
+    /// Reads a record; nothing for one that is not whole or has an unknown tag.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        match u32::from_ne_bytes(*bytes.first_chunk()?) {
+            TAG_STACK => Some(stack(&read::<StackRecord>(bytes)?)),
+            TAG_MAPPING => Some(Self::Mapping(read(bytes)?)),
+            TAG_PROCESS => Some(Self::Process(read(bytes)?)),
+            _ => None,
+        }
+    }
+}
+
+fn stack(record: &StackRecord) -> Event {
+    Event::Stack {
+        site: record.site,
+        probe: record.probe,
+        hash: record.hash,
+        frames: record
+            .frames
+            .iter()
+            .take(record.frame_count as usize)
+            .copied()
+            .collect(),
+        end: StackEnd::from_raw(record.end),
+    }
+}
+
+fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
+    // SAFETY: long enough, and any bytes make a valid value of plain data.
+    (bytes.len() >= size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}

@@ -1,0 +1,171 @@
+//! Typed access to the tables.
+
+use std::sync::atomic::{
+    AtomicI64, AtomicU32, AtomicU64,
+    Ordering::{Relaxed, Release},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData, PerCpuArray},
+};
+use leaktrace_common::{
+    counters::{COUNTERS, Counter},
+    probes::ProbeSpec,
+    sites::{Amount, COHORT_SLOTS, MAX_COHORTS, OVERFLOW_SITE, SessionState, SiteTotals},
+};
+
+use super::{KernelError, object::Limits, shared::Shared};
+
+/// The tables in shared memory.
+pub struct Tables {
+    sites: Shared<SiteTotals>,
+    cohorts: Shared<u32>,
+    state: Shared<SessionState>,
+}
+
+/// What the kernel side has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CounterValues([u64; COUNTERS as usize]);
+
+impl CounterValues {
+    /// The value of one counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+}
+
+impl Tables {
+    /// Maps the tables and sets the session's state to not recording.
+    pub fn map(ebpf: &Ebpf, limits: Limits) -> Result<Self, KernelError> {
+        let tables = Self {
+            sites: Shared::open(ebpf, "SITES", limits.sites)?,
+            cohorts: Shared::open(ebpf, "COHORTS", MAX_COHORTS)?,
+            state: Shared::open(ebpf, "STATE", 1)?,
+        };
+        tables.set_state(|state| unsafe { &raw mut (*state).site_limit }, limits.sites);
+        tables.set_state(|state| unsafe { &raw mut (*state).next_site }, OVERFLOW_SITE + 1);
+        Ok(tables)
+    }
+
+    /// Whether probes record.
+    pub fn set_recording(&self, recording: bool) {
+        self.set_state(|state| unsafe { &raw mut (*state).recording }, u32::from(recording));
+    }
+
+    /// Puts a half of the unwinding mappings in force, as `UnwindTables::fill_mappings` gave it.
+    pub fn set_unwind_mappings(&self, half: u64) {
+        if let Some(state) = self.state.get(0) {
+            // SAFETY: a valid, aligned pointer into shared memory. Released after the half was filled.
+            unsafe { AtomicU64::from_ptr(&raw mut (*state).unwind_mappings) }.store(half, Release);
+        }
+    }
+
+    /// Label for blocks born from now on.
+    pub fn set_cohort(&self, label: u32) {
+        self.set_state(|state| unsafe { &raw mut (*state).cohort }, label);
+    }
+
+    /// Sets the slot of a cohort label.
+    pub fn set_slot(&self, label: u32, slot: u32) {
+        if let Some(entry) = self.cohorts.get(label) {
+            // SAFETY: a valid, aligned pointer into shared memory.
+            unsafe { AtomicU32::from_ptr(entry) }.store(slot, Relaxed);
+        }
+    }
+
+    /// Number of sites in use.
+    pub fn site_count(&self) -> u32 {
+        let Some(state) = self.state.get(0) else { return 0 };
+        // SAFETY: a valid, aligned pointer into shared memory.
+        unsafe {
+            AtomicU32::from_ptr(&raw mut (*state).next_site)
+                .load(Relaxed)
+                .min((*state).site_limit)
+        }
+    }
+
+    /// Totals of one site. Fields are read one after the other: while the target runs they may be one call apart.
+    pub fn site(&self, index: u32) -> Option<SiteTotals> {
+        let site = self.sites.get(index)?;
+        // SAFETY: valid, aligned pointers into shared memory.
+        unsafe {
+            Some(SiteTotals {
+                allocated: read(&raw mut (*site).allocated),
+                live: std::array::from_fn(|slot| read(&raw mut (*site).live[slot])),
+            })
+        }
+    }
+
+    /// Moves what every site has in slot `from` to slot `to`.
+    pub fn merge_slots(&self, from: u32, to: u32) {
+        let (from, to) = (from as usize % COHORT_SLOTS, to as usize % COHORT_SLOTS);
+        for index in 0..self.site_count() {
+            let Some(site) = self.sites.get(index) else { return };
+            // SAFETY: valid, aligned pointers into shared memory.
+            unsafe {
+                let amount = read(&raw mut (*site).live[from]);
+                add(&raw mut (*site).live[to], amount.bytes, amount.count);
+                add(&raw mut (*site).live[from], -amount.bytes, -amount.count);
+            }
+        }
+    }
+
+    fn set_state(&self, field: impl Fn(*mut SessionState) -> *mut u32, value: u32) {
+        if let Some(state) = self.state.get(0) {
+            // SAFETY: a valid, aligned pointer into shared memory.
+            unsafe { AtomicU32::from_ptr(field(state)) }.store(value, Relaxed);
+        }
+    }
+}
+
+/// Writes the probe specifications; a probe's cookie is its index.
+pub fn write_specs(ebpf: &mut Ebpf, first: u32, specs: &[ProbeSpec]) -> Result<(), KernelError> {
+    let mut table: Array<&mut MapData, ProbeSpec> = open(ebpf.map_mut("PROBES"), "PROBES")?;
+    for (index, spec) in (first..).zip(specs) {
+        table.set(index, spec, 0).map_err(table_error)?;
+    }
+    Ok(())
+}
+
+/// Reads all counters, summed over processors.
+pub fn read_counters(ebpf: &Ebpf) -> Result<CounterValues, KernelError> {
+    let table: PerCpuArray<&MapData, u64> = open(ebpf.map("COUNTERS"), "COUNTERS")?;
+    let mut values = CounterValues::default();
+    for (index, value) in (0..).zip(values.0.iter_mut()) {
+        *value = table.get(&index, 0).map_err(table_error)?.iter().sum();
+    }
+    Ok(values)
+}
+
+fn open<M, T: TryFrom<M, Error = aya::maps::MapError>>(map: Option<M>, name: &str) -> Result<T, KernelError> {
+    let map = map.ok_or_else(|| KernelError::Table(format!("{name} is missing")))?;
+    T::try_from(map).map_err(table_error)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
+pub(super) fn table_error(error: aya::maps::MapError) -> KernelError {
+    KernelError::Table(super::object::one_line(&error))
+}
+
+/// # Safety
+/// `amount` must be valid and aligned.
+unsafe fn read(amount: *mut Amount) -> Amount {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        Amount {
+            bytes: AtomicI64::from_ptr(&raw mut (*amount).bytes).load(Relaxed),
+            count: AtomicI64::from_ptr(&raw mut (*amount).count).load(Relaxed),
+        }
+    }
+}
+
+/// # Safety
+/// `amount` must be valid and aligned.
+unsafe fn add(amount: *mut Amount, bytes: i64, count: i64) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        AtomicI64::from_ptr(&raw mut (*amount).bytes).fetch_add(bytes, Relaxed);
+        AtomicI64::from_ptr(&raw mut (*amount).count).fetch_add(count, Relaxed);
+    }
+}

@@ -1,0 +1,292 @@
+//! One trace: tables, programs, links.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+    programs::{RawTracePoint, uprobe::UProbeLink},
+};
+use leaktrace_common::{
+    probes::{CallKind, ProbeSpec},
+    sites::SiteTotals,
+    unwind::UnwindMapping,
+};
+
+use super::{
+    CounterValues, Event, KernelError,
+    link::{self, AttachType, Points, Programs, TableFds},
+    object::{self, Limits, one_line},
+    perf,
+    tables::{self, Tables},
+    unwind::UnwindTables,
+};
+
+/// Where a probe goes and what it means.
+#[derive(Clone, Debug)]
+pub struct AttachPoint {
+    /// Path by which the kernel finds the file: may be `/proc/self/fd/N`.
+    pub path: PathBuf,
+    /// Path to show to people.
+    pub shown_path: String,
+    /// Offset in the file.
+    pub offset: u64,
+    /// What the probed function does.
+    pub spec: ProbeSpec,
+}
+
+impl AttachPoint {
+    /// Whether the call's return must be seen.
+    pub fn needs_return(&self) -> bool {
+        CallKind::from_raw(self.spec.kind).is_none_or(CallKind::needs_return)
+    }
+}
+
+/// How probes are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Entry and return in one link (Linux 6.13).
+    Session,
+    /// A link for entries, a link for returns (Linux 6.6).
+    Multi,
+    /// A perf event for each probe.
+    Perf,
+}
+
+/// A trace. Dropping it detaches.
+pub struct Tracer {
+    ebpf: Ebpf,
+    tables: Tables,
+    unwind: UnwindTables,
+    table_fds: TableFds,
+    events: RingBuf<MapData>,
+    links: Vec<OwnedFd>,
+    perf_links: Vec<UProbeLink>,
+    probes: u32,
+}
+
+impl Tracer {
+    /// Creates the tables and watches for threads that end. Nothing of any process is touched.
+    pub fn create(limits: Limits) -> Result<Self, KernelError> {
+        let mut ebpf = object::create(limits)?;
+        let tables = Tables::map(&ebpf, limits)?;
+        let unwind = UnwindTables::map(&ebpf, limits.unwind)?;
+        let table_fds = TableFds::of(&ebpf);
+        let events = ebpf
+            .take_map("EVENTS")
+            .ok_or_else(|| KernelError::Table("EVENTS is missing".into()))?;
+        watch(&mut ebpf, "thread_exit", "sched_process_exit")?;
+        watch(&mut ebpf, "program_exec", "sched_process_exec")?;
+        let events = RingBuf::try_from(events).map_err(tables::table_error)?;
+        Ok(Self {
+            ebpf,
+            tables,
+            unwind,
+            table_fds,
+            events,
+            links: Vec::new(),
+            perf_links: Vec::new(),
+            probes: 0,
+        })
+    }
+
+    /// Attaches to a process, in the given way or the best that this kernel has, and says which it was.
+    /// Recording stays as it is. May be called again for more probes.
+    pub fn attach(&mut self, pid: u32, points: &[AttachPoint], way: Option<Way>) -> Result<Way, KernelError> {
+        let first = self.probes;
+        let specs: Vec<ProbeSpec> = points.iter().map(|point| point.spec).collect();
+        tables::write_specs(&mut self.ebpf, first, &specs)?;
+        let way = match way {
+            Some(way) => {
+                self.attach_by(way, pid, points, first)?;
+                way
+            }
+            None => self.attach_best(pid, points, first)?,
+        };
+        self.probes += points.len() as u32;
+        Ok(way)
+    }
+
+    /// Starts or stops recording; probes stay where they are.
+    pub fn set_recording(&self, recording: bool) {
+        self.tables.set_recording(recording);
+    }
+
+    /// Takes all probes away.
+    pub fn detach(&mut self) {
+        self.set_recording(false);
+        let links = std::mem::take(&mut self.links);
+        // Closing a link waits for the kernel: together they wait once.
+        thread::scope(|scope| {
+            for link in links {
+                scope.spawn(move || drop(link));
+            }
+        });
+        perf::detach(std::mem::take(&mut self.perf_links));
+    }
+
+    /// The tables in shared memory.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The unwinding tables.
+    pub fn unwind(&mut self) -> &mut UnwindTables {
+        &mut self.unwind
+    }
+
+    /// Puts these mappings in force for all walks from now on, and says how many had no room.
+    pub fn set_mappings(&mut self, mappings: &[UnwindMapping]) -> usize {
+        let (half, left_out) = self.unwind.fill_mappings(mappings);
+        self.tables.set_unwind_mappings(half);
+        left_out
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Result<CounterValues, KernelError> {
+        tables::read_counters(&self.ebpf)
+    }
+
+    /// The next record, if there is one.
+    pub fn next_event(&mut self) -> Option<Event> {
+        while let Some(item) = self.events.next() {
+            if let Some(event) = Event::parse(&item) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// Becomes readable when there are records.
+    pub fn events_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// All sites in use with their totals.
+    pub fn sites(&self) -> impl Iterator<Item = (u32, SiteTotals)> + '_ {
+        (0..self.tables.site_count()).filter_map(|index| Some((index, self.tables.site(index)?)))
+    }
+
+    fn attach_best(&mut self, pid: u32, points: &[AttachPoint], first: u32) -> Result<Way, KernelError> {
+        for way in [Way::Session, Way::Multi] {
+            match self.attach_by(way, pid, points, first) {
+                Err(KernelError::Unsupported(_)) => {}
+                done => return done.map(|()| way),
+            }
+        }
+        self.attach_by(Way::Perf, pid, points, first).map(|()| Way::Perf)
+    }
+
+    fn attach_by(&mut self, way: Way, pid: u32, points: &[AttachPoint], first: u32) -> Result<(), KernelError> {
+        let links = match way {
+            Way::Perf => {
+                self.perf_links
+                    .extend(perf::attach(&mut self.ebpf, pid, points, first)?);
+                return Ok(());
+            }
+            Way::Multi => {
+                let roles = [
+                    ("call_return", true, true),
+                    ("call_entry", true, false),
+                    ("release_entry", false, false),
+                ];
+                self.link_roles(AttachType::Multi, AttachType::Multi, &roles, pid, points, first)?
+            }
+            Way::Session => {
+                let roles = [("call_session", true, false), ("release_entry", false, false)];
+                self.link_roles(AttachType::Session, AttachType::Multi, &roles, pid, points, first)?
+            }
+        };
+        self.links.extend(links);
+        Ok(())
+    }
+
+    /// Loads and links each role: program, whether for calls whose return is seen, whether it probes the return.
+    fn link_roles(
+        &self,
+        call_type: AttachType,
+        release_type: AttachType,
+        roles: &[(&str, bool, bool)],
+        pid: u32,
+        points: &[AttachPoint],
+        first: u32,
+    ) -> Result<Vec<OwnedFd>, KernelError> {
+        let programs = Programs::prepare(&self.table_fds)?;
+        let mut links = Vec::new();
+        for &(name, sees_return, at_return) in roles {
+            let attach_type = if sees_return { call_type } else { release_type };
+            let program = programs.load(name, attach_type).map_err(|e| not_loaded(&e))?;
+            for (path, offsets, cookies, shown) in by_file(points, first, sees_return) {
+                let at = Points {
+                    path: &path,
+                    offsets: &offsets,
+                    cookies: &cookies,
+                };
+                let linked = link::link(&program, attach_type, at_return, &at, pid);
+                links.push(linked.map_err(|e| not_linked(e, pid, shown))?);
+            }
+        }
+        Ok(links)
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+type FilePoints = (PathBuf, Vec<u64>, Vec<u64>, String);
+
+/// The points whose return is seen, or is not, file by file.
+fn by_file(points: &[AttachPoint], first: u32, sees_return: bool) -> Vec<FilePoints> {
+    let mut files: Vec<FilePoints> = Vec::new();
+    for (cookie, point) in (u64::from(first)..)
+        .zip(points)
+        .filter(|(_, p)| p.needs_return() == sees_return)
+    {
+        let index = files.iter().position(|file| file.0 == point.path).unwrap_or_else(|| {
+            files.push((point.path.clone(), Vec::new(), Vec::new(), point.shown_path.clone()));
+            files.len() - 1
+        });
+        files[index].1.push(point.offset);
+        files[index].2.push(cookie);
+    }
+    files
+}
+
+fn watch(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<(), KernelError> {
+    let unsupported = |e: &dyn std::error::Error| KernelError::Unsupported(one_line(e));
+    let missing = || KernelError::Unsupported(format!("no program {program} in the object"));
+    let program: &mut RawTracePoint = ebpf
+        .program_mut(program)
+        .ok_or_else(missing)?
+        .try_into()
+        .map_err(|e: aya::programs::ProgramError| unsupported(&e))?;
+    program.load().map_err(|e| unsupported(&e))?;
+    program.attach(tracepoint).map_err(|e| unsupported(&e))?;
+    Ok(())
+}
+
+fn not_loaded(error: &io::Error) -> KernelError {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => KernelError::NotPermitted,
+        _ => KernelError::Unsupported(error.to_string()),
+    }
+}
+
+fn not_linked(error: io::Error, pid: u32, path: String) -> KernelError {
+    match error.raw_os_error() {
+        Some(libc::ESRCH) => KernelError::Gone(pid),
+        // The kernel has no links of this type.
+        Some(libc::EINVAL | libc::EOPNOTSUPP) if Path::new("/sys/kernel/btf/vmlinux").exists() => {
+            KernelError::Unsupported(error.to_string())
+        }
+        _ => KernelError::Attach { path, source: error },
+    }
+}

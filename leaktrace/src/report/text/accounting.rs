@@ -1,0 +1,141 @@
+//! Totals and everything lost, on one line, in plain words. Pure.
+
+use crate::profile::Accounting;
+use crate::report::label;
+use crate::units::{number, size};
+
+/// The line.
+pub(super) fn line(accounting: &Accounting) -> String {
+    format!(
+        "{} allocations ({}), {} frees ({}); {}{}",
+        number(accounting.allocations),
+        size(accounting.allocated_bytes),
+        number(accounting.frees),
+        size(accounting.freed_bytes),
+        lost(accounting),
+        notes(accounting),
+    )
+}
+
+fn lost(accounting: &Accounting) -> String {
+    let reasons: Vec<String> = accounting
+        .lost
+        .iter()
+        .filter_map(|(key, count)| reason(accounting, key, *count))
+        .collect();
+    match (reasons.is_empty(), accounting.complete) {
+        (true, true) => "nothing lost".to_owned(),
+        (true, false) => "something was lost, and what is not known".to_owned(),
+        (false, _) => format!("lost: {}", reasons.join(", ")),
+    }
+}
+
+fn notes(accounting: &Accounting) -> String {
+    let notes: Vec<String> = accounting
+        .notes
+        .iter()
+        .filter_map(|(key, count)| reason(accounting, key, *count))
+        .collect();
+    if notes.is_empty() {
+        String::new()
+    } else {
+        format!("; also seen: {}", notes.join(", "))
+    }
+}
+
+/// One reason in words; `None` for what did not happen, and for bytes that are told with their blocks.
+fn reason(accounting: &Accounting, key: &str, count: u64) -> Option<String> {
+    if count == 0 {
+        return None;
+    }
+    let short = key.strip_prefix("lost_").unwrap_or(key);
+    if let Some(blocks) = short.strip_suffix("_bytes")
+        && accounting
+            .lost
+            .keys()
+            .any(|other| other.strip_prefix("lost_").unwrap_or(other) == blocks)
+    {
+        return None;
+    }
+    let bytes = accounting
+        .lost
+        .get(&format!("{key}_bytes"))
+        .map(|bytes| format!(" ({})", size(*bytes)));
+    let (noun, rest) = match (words(short), count) {
+        (None, _) => (label::one_line(&short.replace('_', " ")).into_owned(), ""),
+        (Some((one, _, rest)), 1) => (one.to_owned(), rest),
+        (Some((_, many, rest)), _) => (many.to_owned(), rest),
+    };
+    Some(format!("{} {noun}{}{rest}", number(count), bytes.unwrap_or_default()))
+}
+
+/// What a key of the contract means: one, many, and what befell them. A key of a newer version is its own words.
+fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
+    Some(match key {
+        "table_full" => ("block", "blocks", " that found the live table full (raise --max-live)"),
+        "sites_full" => (
+            "block",
+            "blocks",
+            " that found the stack table full (raise --max-stacks)",
+        ),
+        "no_memory" => ("block", "blocks", " that the kernel had no memory to keep"),
+        "mapping_event" => ("mapping", "mappings", " that found the event buffer full"),
+        "process_event" => ("process event", "process events", " that found the event buffer full"),
+        "deferred_stacks" => ("stack", "stacks", " sent later, the event buffer being full"),
+        "scratch" => ("call", "calls", " without room to walk the stack"),
+        "threads_full" => ("call", "calls", " of threads too many to follow"),
+        "unreadable" => ("result", "results", " that could not be read"),
+        "missed_frees" => ("free", "frees", " not seen"),
+        "abandoned_calls" => ("call", "calls", " that never returned"),
+        "unknown_break" => ("move", "moves", " of the break from an unknown place"),
+        "unmatched_frees" => ("free", "frees", " of blocks from before the trace"),
+        "failed_calls" => ("failed call", "failed calls", ""),
+        "nested_calls" => ("call", "calls", " inside others, counted once"),
+        "own_mappings" => ("mapping", "mappings", " that the allocator made for itself"),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(lost: &[(&str, u64)], notes: &[(&str, u64)]) -> String {
+        let map = |entries: &[(&str, u64)]| entries.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect();
+        line(&Accounting {
+            lost: map(lost),
+            notes: map(notes),
+            complete: lost.is_empty(),
+            ..Accounting::default()
+        })
+    }
+
+    #[test]
+    fn nothing_lost_is_said() {
+        assert_eq!(with(&[], &[]), "0 allocations (0 B), 0 frees (0 B); nothing lost");
+    }
+
+    #[test]
+    fn reasons_are_told_in_words() {
+        let line = with(
+            &[("table_full", 1204), ("table_full_bytes", 98_304), ("lost_scratch", 1)],
+            &[("unmatched_frees", 12), ("failed_calls", 0), ("something_new", 3)],
+        );
+        assert!(
+            line.ends_with(
+                "lost: 1 call without room to walk the stack, 1,204 blocks (96.0 KiB) that found the live table full \
+                 (raise --max-live); also seen: 3 something new, 12 frees of blocks from before the trace"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_loss_without_a_reason_is_not_hidden() {
+        let line = line(&Accounting {
+            complete: false,
+            ..Accounting::default()
+        });
+        assert!(line.ends_with("something was lost, and what is not known"));
+    }
+}

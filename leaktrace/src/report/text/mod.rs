@@ -1,0 +1,33 @@
+//! The text report: what an engineer reads in an incident. First the sentence that matters, then the sites, then the
+//! accounting on one line.
+
+use std::io::Write;
+
+use super::{Report, View};
+use crate::profile::Profile;
+
+mod accounting;
+mod headline;
+pub(super) mod paint;
+mod sites;
+mod stack;
+mod target;
+
+pub(super) struct TextReport;
+
+impl Report for TextReport {
+    fn write(&self, profile: &Profile, view: &View, out: &mut dyn Write) -> anyhow::Result<()> {
+        let paint = paint::Paint(view.colour);
+        writeln!(out, "{}", paint.bold(&headline::headline(profile)))?;
+        for caution in headline::cautions(profile) {
+            writeln!(out, "{}", paint.warn(&caution))?;
+        }
+        writeln!(out, "{}", paint.faint(&target::line(profile)))?;
+        sites::write(profile, view, out)?;
+        writeln!(out, "\n{}", accounting::line(&profile.accounting))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

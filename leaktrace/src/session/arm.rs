@@ -1,0 +1,74 @@
+//! From the modules of an address space to the points where probes go.
+
+use std::{collections::HashSet, path::Path, sync::Arc};
+
+use object::ReadCache;
+
+use crate::{
+    kernel::AttachPoint,
+    probes::plan::{self, ModuleCode, PlanError},
+    target::{AddressSpace, Module, elf::Image},
+};
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub struct Planned {
+    /// Where probes go.
+    pub points: Vec<AttachPoint>,
+    /// The allocators that these see.
+    pub allocators: Vec<String>,
+    /// What is not seen, and why.
+    pub notes: Vec<String>,
+}
+
+/// Plans for the modules that are not in `armed` yet, and adds those that get probes.
+pub fn plan(space: &AddressSpace, armed: &mut HashSet<(u64, u64)>) -> Result<Planned, PlanError> {
+    let modules = space.executable_modules();
+    let fresh: Vec<Arc<Module>> = modules
+        .into_iter()
+        .filter(|module| !armed.contains(&module.identity))
+        .collect();
+    let caches: Vec<ReadCache<&std::fs::File>> = fresh.iter().map(|module| ReadCache::new(module.file())).collect();
+    // A module that cannot be read holds no allocator that could be probed.
+    let images: Vec<_> = caches
+        .iter()
+        .zip(&fresh)
+        .filter_map(|(cache, module)| Some((module, Image::parse(cache).ok()?)))
+        .collect();
+    let code: Vec<_> = images
+        .iter()
+        .map(|(module, image)| ModuleCode {
+            path: Path::new(&module.name),
+            image,
+        })
+        .collect();
+    let planned = match plan::plan(&code) {
+        Ok(planned) => planned,
+        Err(_) if !armed.is_empty() => return Ok(Planned::default()),
+        Err(nothing) => return Err(nothing),
+    };
+    armed.extend(
+        planned
+            .probes
+            .iter()
+            .filter_map(|probe| Some(images.get(probe.module)?.0.identity)),
+    );
+    let points = planned
+        .probes
+        .iter()
+        .filter_map(|probe| Some(point(images.get(probe.module)?.0, probe)));
+    Ok(Planned {
+        points: points.collect(),
+        allocators: planned.allocators,
+        notes: planned.notes,
+    })
+}
+
+fn point(module: &Module, probe: &plan::Probe) -> AttachPoint {
+    AttachPoint {
+        path: module.link_path(),
+        shown_path: module.name.clone(),
+        offset: probe.offset,
+        spec: probe.spec,
+    }
+}

@@ -1,0 +1,165 @@
+//! Tracing a process that is already running.
+
+use std::os::fd::BorrowedFd;
+
+use anyhow::Result;
+use leaktrace_common::events::ProcessStep;
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use super::{
+    clock::{Due, Timers},
+    guard, output,
+    trace::Trace,
+};
+use crate::{
+    profile::{Exit, Profile},
+    settings::TraceSettings,
+    target::Process,
+};
+
+/// Why a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The time is up, or somebody pressed Ctrl-C.
+    Asked,
+    /// The process ended.
+    Exited,
+    /// The process replaced its program.
+    Replaced,
+}
+
+/// Attaches to `pid`, reports until the end, and detaches.
+pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
+    let process = Process::open(pid)?;
+    guard::check(&process)?;
+    let mut interrupts = Interrupts::listen()?;
+    let mut trace = Trace::new(settings, process)?;
+    trace.arm()??;
+    announce(&mut trace, settings);
+    let end = watch(settings, &mut trace, &mut interrupts).await?;
+    trace.stop();
+    match end {
+        End::Asked => {}
+        End::Exited => {
+            trace.set_exit(Exit::Ended);
+            output::say(&format!("process {pid} has ended"));
+        }
+        End::Replaced => output::say(&format!(
+            "process {pid} has replaced its program: this is the report up to then"
+        )),
+    }
+    output::write_all(settings, &trace.profile()?)
+}
+
+/// One line on what is traced, once everything is in place, and what is not.
+pub fn announce(trace: &mut Trace, settings: &TraceSettings) {
+    for note in trace.take_notes() {
+        output::say(&note);
+    }
+    let process = trace.process();
+    let until = if settings.duration.is_some() {
+        ""
+    } else {
+        "; Ctrl-C ends the trace and shows the report"
+    };
+    output::say(&format!(
+        "tracing {} (process {}): {}{until}",
+        process.comm,
+        process.pid,
+        trace.allocators().join(", ")
+    ));
+    if settings.verbose {
+        output::say(&format!("attached by {:?}", trace.way()));
+    }
+}
+
+async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Interrupts) -> Result<End> {
+    let mut timers = Timers::start(settings);
+    // SAFETY: both descriptors live in `trace`, which outlives their use here: they are only polled.
+    let (exited, events) = unsafe {
+        let exited = std::os::fd::AsRawFd::as_raw_fd(&trace.process().exited_fd());
+        let events = std::os::fd::AsRawFd::as_raw_fd(&trace.recorder().tracer().events_fd());
+        (
+            AsyncFd::new(BorrowedFd::borrow_raw(exited))?,
+            AsyncFd::new(BorrowedFd::borrow_raw(events))?,
+        )
+    };
+    let pid = trace.process().pid;
+    let mut previous = None;
+    loop {
+        tokio::select! {
+            biased;
+            _ = interrupts.next() => return Ok(End::Asked),
+            _ = exited.readable() => return Ok(End::Exited),
+            ready = events.readable() => {
+                ready?.clear_ready();
+                let steps = trace.recorder().drain();
+                if steps.iter().any(|step| step.process == pid && step.step == ProcessStep::Executed as u32) {
+                    return Ok(End::Replaced);
+                }
+                trace.follow_code();
+            }
+            due = timers.due() => match due {
+                Due::End => return Ok(End::Asked),
+                Due::Turn => trace.turn(),
+                Due::Report => report(settings, trace, &mut previous)?,
+            },
+        }
+    }
+}
+
+/// A short report of what changed since the previous one.
+pub fn report(settings: &TraceSettings, trace: &mut Trace, previous: &mut Option<Profile>) -> Result<()> {
+    let started = std::time::Instant::now();
+    let profile = trace.profile()?;
+    if settings.verbose {
+        output::say(&format!(
+            "profile of {} sites made in {:?}",
+            profile.sites.len(),
+            started.elapsed()
+        ));
+    }
+    output::write_interval(settings, previous.as_ref(), &profile)?;
+    *previous = Some(profile);
+    Ok(())
+}
+
+/// Ctrl-C, and being asked to end.
+pub struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Interrupts {
+    /// From now on these signals do not end leaktrace by themselves.
+    pub fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|e| anyhow::anyhow!("cannot listen for signals: {e}"));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for any of them.
+    pub async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::ByTerminal,
+            _ = self.terminate.recv() => Asked::ByProgram,
+            _ = self.hangup.recv() => Asked::ByProgram,
+        }
+    }
+}
+
+/// Who asked leaktrace to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Ctrl-C, which goes to everything on the terminal.
+    ByTerminal,
+    /// A signal to leaktrace alone.
+    ByProgram,
+}

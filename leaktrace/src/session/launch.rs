@@ -1,0 +1,187 @@
+//! Tracing a command from its first instruction to its end.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::{
+    attach::{Asked, Interrupts, announce, report},
+    clock::{Due, Timers},
+    output,
+    trace::Trace,
+};
+use crate::{
+    probes::plan::PlanError,
+    profile::{Exit, Profile},
+    settings::TraceSettings,
+    target::{
+        Process,
+        launch::{self, Event, Launched},
+    },
+};
+
+/// A command being traced.
+struct Session<'a> {
+    settings: &'a TraceSettings,
+    launched: Launched,
+    trace: Option<Trace>,
+    /// Why nothing could be traced so far.
+    unarmed: Option<PlanError>,
+    announced: bool,
+    previous: Option<Profile>,
+    /// The profile made while the memory of the ending command was still there.
+    last: Option<Profile>,
+}
+
+/// Starts the command, reports until its end, and says how it ended.
+pub async fn run(settings: &TraceSettings, command: &[OsString]) -> Result<()> {
+    // Before signals are caught: the command inherits what was ignored.
+    let launched = launch::launch(command)?;
+    let mut interrupts = Interrupts::listen()?;
+    let mut session = Session {
+        settings,
+        launched,
+        trace: None,
+        unarmed: None,
+        announced: false,
+        previous: None,
+        last: None,
+    };
+    let exit = session.follow(&mut interrupts).await?;
+    session.finish(exit)
+}
+
+impl Session<'_> {
+    /// Until the command ends, or the time is up: then there is no exit.
+    async fn follow(&mut self, interrupts: &mut Interrupts) -> Result<Option<Exit>> {
+        let mut timers = Timers::start(self.settings);
+        let mut asked = 0;
+        loop {
+            tokio::select! {
+                biased;
+                event = self.launched.next() => match event {
+                    Some(Event::Ended(exit)) => return Ok(Some(exit_of(exit))),
+                    Some(event) => self.handle(event)?,
+                    None => return Ok(Some(Exit::Ended)),
+                },
+                who = interrupts.next() => {
+                    // A terminal has sent it to the command as well, which decides.
+                    asked += u32::from(who == Asked::ByProgram);
+                    if who == Asked::ByProgram && (asked > 1 || !self.terminate()) {
+                        return Ok(None);
+                    }
+                }
+                due = timers.due() => {
+                    if due == Due::End {
+                        return Ok(None);
+                    }
+                    self.tick(due)?;
+                }
+            }
+        }
+    }
+
+    /// Asks the command to end; says whether it is there to be asked.
+    fn terminate(&self) -> bool {
+        kill(Pid::from_raw(self.launched.pid as i32), Signal::SIGTERM).is_ok()
+    }
+
+    fn handle(&mut self, event: Event) -> Result<()> {
+        match event {
+            Event::Held => self.begin()?,
+            Event::Mapped(_) => self.arm()?,
+            Event::Executed => {
+                output::say("the command has replaced its program: the trace starts afresh");
+                self.begin()?;
+            }
+            Event::Exiting => self.last = self.final_profile()?,
+            Event::LeaderGone | Event::Ended(_) => return Ok(()),
+        }
+        self.launched.proceed();
+        Ok(())
+    }
+
+    /// A program is in memory and has not run.
+    fn begin(&mut self) -> Result<()> {
+        self.trace = None;
+        self.previous = None;
+        self.announced = false;
+        self.trace = Some(Trace::new(self.settings, Process::open(self.launched.pid)?)?);
+        self.arm()
+    }
+
+    fn arm(&mut self) -> Result<()> {
+        let Some(trace) = &mut self.trace else { return Ok(()) };
+        match trace.arm()? {
+            Err(nothing) => self.unarmed = Some(nothing),
+            Ok(0) => {}
+            Ok(_) if self.announced => {}
+            Ok(_) => {
+                announce(trace, self.settings);
+                self.announced = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, due: Due) -> Result<()> {
+        let Some(trace) = &mut self.trace else { return Ok(()) };
+        match due {
+            Due::Report if self.announced => report(self.settings, trace, &mut self.previous),
+            _ => {
+                trace.turn();
+                Ok(())
+            }
+        }
+    }
+
+    /// The numbers are final, and the memory is there to be looked at.
+    fn final_profile(&mut self) -> Result<Option<Profile>> {
+        let Some(trace) = &mut self.trace else { return Ok(None) };
+        trace.recorder().tracer().set_recording(false);
+        trace.recorder().drain();
+        trace.follow_code();
+        Ok(Some(trace.profile()?))
+    }
+
+    fn finish(mut self, exit: Option<Exit>) -> Result<()> {
+        let Some(trace) = &mut self.trace else { return Ok(()) };
+        trace.stop();
+        if !self.announced
+            && let Some(nothing) = self.unarmed
+        {
+            return Err(nothing.into());
+        }
+        let mut profile = match self.last {
+            Some(profile) => profile,
+            None => trace.profile()?,
+        };
+        profile.target.exit = exit;
+        output::say(&ending(exit));
+        output::write_all(self.settings, &profile)
+    }
+}
+
+fn ending(exit: Option<Exit>) -> String {
+    match exit {
+        None => "the command runs on, no longer traced".into(),
+        Some(Exit::Status(status)) => format!("the command ended with exit status {status}"),
+        Some(Exit::Signal(number)) => match Signal::try_from(number) {
+            Ok(signal) => format!("the command was killed by {signal}"),
+            Err(_) => format!("the command was killed by signal {number}"),
+        },
+        Some(Exit::Ended) => "the command has ended".into(),
+    }
+}
+
+fn exit_of(exit: launch::Exit) -> Exit {
+    match exit {
+        launch::Exit::Status(status) => Exit::Status(status),
+        launch::Exit::Signal(number) => Exit::Signal(number),
+        launch::Exit::Unknown => Exit::Ended,
+    }
+}

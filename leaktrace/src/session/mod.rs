@@ -1,0 +1,33 @@
+//! The pipeline: a target is found, probes are planned and placed, what they see is recorded, and reports are made.
+//!
+//! With `serve` and `top` the only room with tokio and signals.
+
+mod arm;
+mod attach;
+mod clock;
+mod cohorts;
+mod guard;
+mod launch;
+mod output;
+mod ranges;
+mod recorder;
+mod snapshot;
+mod trace;
+
+use anyhow::{Context as _, Result};
+
+use crate::settings::{Subject, TraceSettings};
+
+/// Traces until the end that the settings ask for, and writes the reports.
+pub fn run(settings: TraceSettings) -> Result<()> {
+    output::check(&settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime
+        .context("cannot start: no event loop to be had from the system")?
+        .block_on(async {
+            match &settings.subject {
+                Subject::Process(pid) => attach::run(&settings, *pid).await,
+                Subject::Command(command) => launch::run(&settings, command).await,
+            }
+        })
+}

@@ -1,0 +1,218 @@
+//! What a trace has seen so far: totals in the kernel's tables, ranges and stacks kept here, and their history.
+
+use std::collections::{BTreeMap, HashMap};
+
+use leaktrace_common::{
+    events::{ProcessRecord, StackEnd},
+    sites::{Amount, COHORT_SLOTS, OVERFLOW_SITE},
+};
+
+use super::{
+    cohorts::{Cohorts, plus},
+    ranges::Ranges,
+};
+use crate::{
+    analysis::History,
+    kernel::{CounterValues, Event, KernelError, Tracer},
+    profile::TimelinePoint,
+};
+
+/// Most points of the timeline; every second one goes when it is full.
+const MAX_TIMELINE: usize = 2048;
+
+/// A site as seen by this room.
+#[derive(Clone, Debug)]
+pub struct SiteRecord {
+    /// Hash of process and frames.
+    pub hash: u64,
+    /// Return addresses, innermost first.
+    pub frames: Vec<u64>,
+    /// How the walk ended.
+    pub end: StackEnd,
+    /// Live bytes over time.
+    pub history: History,
+}
+
+/// Totals of a site at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SiteNow {
+    /// All that was allocated.
+    pub allocated: Amount,
+    /// What is live, by cohort slot.
+    pub live: [Amount; COHORT_SLOTS],
+}
+
+impl SiteNow {
+    /// What is live, of every age.
+    pub fn live(&self) -> Amount {
+        self.live.iter().copied().fold(Amount::default(), plus)
+    }
+}
+
+/// Records one process until it ends or is replaced. Times are nanoseconds since the recording began.
+pub struct Recorder {
+    tracer: Tracer,
+    cohorts: Cohorts,
+    ranges: Ranges,
+    sites: HashMap<u32, SiteRecord>,
+    timeline: Vec<TimelinePoint>,
+}
+
+impl Recorder {
+    /// Starts recording.
+    pub fn start(tracer: Tracer) -> Self {
+        let cohorts = Cohorts::new(0);
+        tracer.tables().set_slot(0, 0);
+        tracer.tables().set_cohort(0);
+        tracer.set_recording(true);
+        Self {
+            tracer,
+            cohorts,
+            ranges: Ranges::default(),
+            sites: HashMap::new(),
+            timeline: Vec::new(),
+        }
+    }
+
+    /// The kernel side.
+    pub fn tracer(&mut self) -> &mut Tracer {
+        &mut self.tracer
+    }
+
+    /// Reads all waiting records, and gives those about processes.
+    pub fn drain(&mut self) -> Vec<ProcessRecord> {
+        let mut processes = Vec::new();
+        while let Some(event) = self.tracer.next_event() {
+            match event {
+                Event::Stack {
+                    site,
+                    hash,
+                    frames,
+                    end,
+                    ..
+                } => {
+                    let history = History::default();
+                    self.sites.entry(site).or_insert(SiteRecord {
+                        hash,
+                        frames,
+                        end,
+                        history,
+                    });
+                }
+                Event::Mapping(record) => self.ranges.apply(&record),
+                Event::Process(record) => processes.push(record),
+            }
+        }
+        processes
+    }
+
+    /// Closes a cohort and takes every site's live bytes down in its history.
+    pub fn turn(&mut self, now_ns: u64, resident_bytes: u64) {
+        self.drain();
+        self.turn_cohorts(now_ns);
+        let mut total = Amount::default();
+        for (index, now) in self.now() {
+            let live = now.live();
+            total = plus(total, live);
+            if let Some(site) = self.sites.get_mut(&index) {
+                site.history.push(now_ns, positive(live.bytes));
+            }
+        }
+        self.push_point(now_ns, total, resident_bytes);
+    }
+
+    /// Totals of every site, mappings included.
+    pub fn now(&self) -> BTreeMap<u32, SiteNow> {
+        let mut sites: BTreeMap<u32, SiteNow> = self
+            .tracer
+            .sites()
+            .map(|(index, totals)| {
+                (
+                    index,
+                    SiteNow {
+                        allocated: totals.allocated,
+                        live: totals.live,
+                    },
+                )
+            })
+            .collect();
+        for (index, amount) in self.ranges.allocated() {
+            let site = sites.entry(*index).or_default();
+            site.allocated = plus(site.allocated, *amount);
+        }
+        for mapped in self.ranges.live() {
+            let slot = self.cohorts.slot_of(mapped.cohort) as usize % COHORT_SLOTS;
+            let site = sites.entry(mapped.site).or_default();
+            site.live[slot] = plus(
+                site.live[slot],
+                Amount {
+                    bytes: mapped.bytes as i64,
+                    count: 1,
+                },
+            );
+        }
+        sites
+    }
+
+    /// What is known of a site's stack; nothing for the site that stands for all stacks not kept.
+    pub fn site(&self, index: u32) -> Option<&SiteRecord> {
+        self.sites.get(&index).filter(|_| index != OVERFLOW_SITE)
+    }
+
+    /// Number of stacks seen.
+    pub fn stack_count(&self) -> usize {
+        self.sites.len()
+    }
+
+    /// Ages.
+    pub fn cohorts(&self) -> &Cohorts {
+        &self.cohorts
+    }
+
+    /// Totals over time.
+    pub fn timeline(&self) -> &[TimelinePoint] {
+        &self.timeline
+    }
+
+    /// What the kernel side counted.
+    pub fn counters(&self) -> Result<CounterValues, KernelError> {
+        self.tracer.counters()
+    }
+
+    fn turn_cohorts(&mut self, now_ns: u64) {
+        let turn = self.cohorts.turn(now_ns);
+        let tables = self.tracer.tables();
+        if let Some((from, to)) = turn.merge {
+            tables.merge_slots(from, to);
+        }
+        if let Some((labels, slot)) = turn.relabel {
+            labels.for_each(|label| tables.set_slot(label, slot));
+        }
+        if let Some((label, slot)) = turn.next {
+            tables.set_slot(label, slot);
+            tables.set_cohort(label);
+        }
+    }
+
+    fn push_point(&mut self, at_ns: u64, live: Amount, resident_bytes: u64) {
+        if self.timeline.len() >= MAX_TIMELINE {
+            let mut keep = false;
+            self.timeline.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        let (live_bytes, live_count) = (positive(live.bytes), positive(live.count));
+        self.timeline.push(TimelinePoint {
+            at_ns,
+            live_bytes,
+            live_count,
+            resident_bytes,
+        });
+    }
+}
+
+/// A total that is read while it changes can be below zero for a moment.
+pub fn positive(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

@@ -1,0 +1,171 @@
+//! A profile of what a recorder has seen, made at any moment.
+
+use std::collections::BTreeMap;
+
+use leaktrace_common::{counters::Counter, events::StackEnd, sites::Amount};
+
+use super::recorder::{Recorder, SiteNow, positive};
+use crate::{
+    analysis::{self, Cohort, Evidence, History},
+    kernel::{CounterValues, KernelError},
+    profile::{Accounting, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, Tool, Window},
+    symbols::{RawStack, Symbolizer, trim::trim},
+    target::AddressSpace,
+};
+
+/// Counters of what was lost, with the names they have in a profile.
+const LOST: &[(Counter, &str)] = &[
+    (Counter::LostTableFull, "table_full"),
+    (Counter::LostTableFullBytes, "table_full_bytes"),
+    (Counter::LostNoMemory, "no_memory"),
+    (Counter::LostSitesFull, "sites_full"),
+    (Counter::LostScratch, "scratch"),
+    (Counter::LostMappingEvent, "mapping_event"),
+    (Counter::LostThreadsFull, "threads_full"),
+    (Counter::LostProcessEvent, "process_event"),
+    (Counter::LostUnreadable, "unreadable"),
+    (Counter::MissedFrees, "missed_frees"),
+    (Counter::AbandonedCalls, "abandoned_calls"),
+    (Counter::UnknownBreak, "unknown_break"),
+];
+
+/// Counters of what is no loss.
+const NOTES: &[(Counter, &str)] = &[
+    (Counter::UnmatchedFrees, "unmatched_frees"),
+    (Counter::FailedCalls, "failed_calls"),
+    (Counter::NestedCalls, "nested_calls"),
+    (Counter::OwnMappings, "own_mappings"),
+    (Counter::DeferredStacks, "deferred_stacks"),
+];
+
+/// What a snapshot is made of besides the recorder.
+pub struct Scene<'a> {
+    /// What is traced.
+    pub target: &'a TargetInfo,
+    /// Its memory.
+    pub space: &'a AddressSpace,
+    /// When.
+    pub window: Window,
+    /// Blocks younger than this are left out.
+    pub min_age_ns: u64,
+}
+
+/// Makes a profile of this moment.
+pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) -> Result<Profile, KernelError> {
+    let now = recorder.now();
+    let mut sites = sites(recorder, &now, scene);
+    symbolize(recorder, symbolizer, scene, &mut sites);
+    let mut sites: Vec<Site> = sites.into_iter().map(|(_, site)| site).collect();
+    sites.sort_by(|a, b| {
+        b.live_bytes
+            .cmp(&a.live_bytes)
+            .then(b.allocated_bytes.cmp(&a.allocated_bytes))
+    });
+    Ok(Profile {
+        schema: SCHEMA.into(),
+        tool: Tool {
+            name: env!("CARGO_PKG_NAME").into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        },
+        target: scene.target.clone(),
+        window: scene.window,
+        accounting: accounting(&now, &recorder.counters()?),
+        sites,
+        timeline: recorder.timeline().to_vec(),
+    })
+}
+
+fn sites(recorder: &Recorder, now: &BTreeMap<u32, SiteNow>, scene: &Scene) -> Vec<(u32, Site)> {
+    let used = now.iter().filter(|(_, site)| site.allocated.count != 0);
+    used.map(|(index, site)| (*index, one_site(recorder, *index, site, scene)))
+        .collect()
+}
+
+fn one_site(recorder: &Recorder, index: u32, now: &SiteNow, scene: &Scene) -> Site {
+    let elapsed = scene.window.duration_ns;
+    let cohorts = recorder.cohorts();
+    let live = cohorts.older_than(&now.live, elapsed, scene.min_age_ns);
+    let oldest_age_ns = cohorts.oldest_age(&now.live, elapsed);
+    let by_age: Vec<Cohort> = cohorts
+        .by_age(&now.live, elapsed)
+        .map(|(age_ns, live)| Cohort {
+            age_ns,
+            live_bytes: positive(live.bytes),
+        })
+        .collect();
+    let record = recorder.site(index);
+    let unknown = History::default();
+    let history = record.map_or(&unknown, |record| &record.history);
+    let evidence = Evidence {
+        history,
+        live_bytes: positive(now.live().bytes),
+        live_count: positive(now.live().count),
+        allocated_bytes: positive(now.allocated.bytes),
+        allocated_count: positive(now.allocated.count),
+        window_ns: elapsed,
+        oldest_age_ns,
+        cohorts: &by_age,
+    };
+    let (verdict, why) = analysis::judge(&evidence);
+    Site {
+        id: format!("{:016x}", record.map_or(0, |record| record.hash)),
+        live_bytes: positive(live.bytes),
+        live_count: positive(live.count),
+        allocated_bytes: positive(now.allocated.bytes),
+        allocated_count: positive(now.allocated.count),
+        oldest_age_ns,
+        growth_bytes_per_s: history.slope_per_s(),
+        estimate_error: None,
+        verdict,
+        why,
+        reach: Reach::Unknown,
+        held_by: None,
+        stack: Stack::default(),
+    }
+}
+
+fn symbolize(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene, sites: &mut [(u32, Site)]) {
+    let raw: Vec<RawStack> = sites.iter().map(|(index, _)| raw_stack(recorder, *index)).collect();
+    for ((_, site), mut stack) in sites.iter_mut().zip(symbolizer.symbolize(scene.space, &raw)) {
+        trim(&mut stack);
+        site.stack = stack;
+    }
+}
+
+fn raw_stack(recorder: &Recorder, index: u32) -> RawStack {
+    match recorder.site(index) {
+        Some(record) => RawStack {
+            frames: record.frames.clone(),
+            end: record.end,
+        },
+        None => RawStack {
+            frames: Vec::new(),
+            end: StackEnd::Unsupported,
+        },
+    }
+}
+
+fn accounting(now: &BTreeMap<u32, SiteNow>, counters: &CounterValues) -> Accounting {
+    let sum = |part: fn(&SiteNow) -> Amount| now.values().map(part).fold(Amount::default(), super::cohorts::plus);
+    let (allocated, live) = (sum(|site| site.allocated), sum(SiteNow::live));
+    let lost = named(counters, LOST);
+    Accounting {
+        allocations: positive(allocated.count),
+        frees: positive(allocated.count - live.count),
+        allocated_bytes: positive(allocated.bytes),
+        freed_bytes: positive(allocated.bytes - live.bytes),
+        live_bytes: positive(live.bytes),
+        live_count: positive(live.count),
+        sample_bytes: 1,
+        complete: lost.is_empty(),
+        lost,
+        notes: named(counters, NOTES),
+    }
+}
+
+fn named(counters: &CounterValues, names: &[(Counter, &str)]) -> BTreeMap<String, u64> {
+    let counted = names
+        .iter()
+        .map(|(counter, name)| ((*name).to_owned(), counters.get(*counter)));
+    counted.filter(|(_, count)| *count != 0).collect()
+}

@@ -1,0 +1,201 @@
+//! One traced program: its memory, its probes, its recorder, and the profile of any moment.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::utsname::uname;
+
+use super::{
+    arm,
+    recorder::Recorder,
+    snapshot::{self, Scene},
+};
+use crate::{
+    kernel::{Tracer, Way},
+    probes::plan::PlanError,
+    profile::{Exit, Profile, TargetInfo, Window},
+    settings::TraceSettings,
+    symbols::Symbolizer,
+    target::{AddressSpace, Process},
+};
+
+/// A traced program, from the moment its tables exist until its profile is made.
+pub struct Trace {
+    process: Process,
+    space: AddressSpace,
+    recorder: Recorder,
+    symbolizer: Symbolizer,
+    target: TargetInfo,
+    armed: HashSet<(u64, u64)>,
+    notes: Vec<String>,
+    way: Option<Way>,
+    clock: Clock,
+    min_age_ns: u64,
+    stacks_seen: usize,
+}
+
+/// When the trace began, by both clocks.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    started: Instant,
+    unix_ns: u64,
+}
+
+impl Trace {
+    /// Creates the tables. Nothing of the process is touched yet.
+    pub fn new(settings: &TraceSettings, process: Process) -> Result<Self> {
+        let space = AddressSpace::read(process.pid)
+            .with_context(|| format!("cannot read the memory map of process {}", process.pid))?;
+        Ok(Self {
+            target: target_info(&process),
+            recorder: Recorder::start(Tracer::create(settings.limits)?),
+            process,
+            space,
+            symbolizer: Symbolizer::new(),
+            armed: HashSet::new(),
+            notes: Vec::new(),
+            way: settings.way,
+            clock: Clock::start(),
+            min_age_ns: nanoseconds(settings.min_age),
+            stacks_seen: 0,
+        })
+    }
+
+    /// Places probes on the allocators that are mapped and have none yet, and says how many. Where none is found at
+    /// all, the error says what was looked at.
+    pub fn arm(&mut self) -> Result<Result<usize, PlanError>> {
+        // A process that has ended is found out elsewhere; its last known map serves.
+        let _ = self.space.refresh();
+        let planned = match arm::plan(&self.space, &mut self.armed) {
+            Ok(planned) => planned,
+            Err(nothing) => return Ok(Err(nothing)),
+        };
+        if !planned.points.is_empty() {
+            let way = self
+                .recorder
+                .tracer()
+                .attach(self.process.pid, &planned.points, self.way)?;
+            self.way = Some(way);
+        }
+        for allocator in planned.allocators {
+            if !self.target.allocators.contains(&allocator) {
+                self.target.allocators.push(allocator);
+            }
+        }
+        self.notes.extend(planned.notes);
+        Ok(Ok(planned.points.len()))
+    }
+
+    /// The process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// What is recorded.
+    pub fn recorder(&mut self) -> &mut Recorder {
+        &mut self.recorder
+    }
+
+    /// Names of the allocators traced.
+    pub fn allocators(&self) -> &[String] {
+        &self.target.allocators
+    }
+
+    /// What is not seen, and why; each once.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// How the probes are attached.
+    pub fn way(&self) -> Option<Way> {
+        self.way
+    }
+
+    /// Time since the trace began.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.started.elapsed()
+    }
+
+    /// Closes a cohort, and opens the files of new code while the process is there to show them.
+    pub fn turn(&mut self) {
+        let resident = self.process.resident_bytes().unwrap_or(0);
+        self.recorder.turn(nanoseconds(self.elapsed()), resident);
+        self.follow_code();
+    }
+
+    /// Reads the memory map again when there are stacks that it has not been read for.
+    pub fn follow_code(&mut self) {
+        let seen = self.recorder.stack_count();
+        if seen != self.stacks_seen {
+            self.stacks_seen = seen;
+            let _ = self.space.refresh();
+        }
+    }
+
+    /// Takes the probes away and reads what is left in the ring buffer: the numbers are final.
+    pub fn stop(&mut self) {
+        self.recorder.tracer().detach();
+        self.recorder.drain();
+    }
+
+    /// Notes how the process ended.
+    pub fn set_exit(&mut self, exit: Exit) {
+        self.target.exit = Some(exit);
+    }
+
+    /// The profile of this moment.
+    pub fn profile(&mut self) -> Result<Profile> {
+        self.recorder.drain();
+        let window = self.clock.window();
+        let scene = Scene {
+            target: &self.target,
+            space: &self.space,
+            window,
+            min_age_ns: self.min_age_ns,
+        };
+        Ok(snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?)
+    }
+}
+
+impl Clock {
+    fn start() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            started: Instant::now(),
+            unix_ns: nanoseconds(unix),
+        }
+    }
+
+    fn window(self) -> Window {
+        let duration_ns = nanoseconds(self.started.elapsed());
+        Window {
+            start_unix_ns: self.unix_ns,
+            end_unix_ns: self.unix_ns + duration_ns,
+            duration_ns,
+        }
+    }
+}
+
+fn target_info(process: &Process) -> TargetInfo {
+    let system = uname().ok();
+    let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    TargetInfo {
+        pids: vec![process.pid],
+        command: process.command.clone(),
+        exe: process.exe.display().to_string(),
+        build_id: process.build_id.clone(),
+        language: process.language.into(),
+        allocators: Vec::new(),
+        host: text(system.as_ref().map(nix::sys::utsname::UtsName::nodename)),
+        kernel: text(system.as_ref().map(nix::sys::utsname::UtsName::release)),
+        exit: None,
+    }
+}
+
+/// A duration in whole nanoseconds; the longest that fits, if it does not.
+pub fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,13 @@
+//! What the flags mean: texts from the command line turned into validated values.
+//!
+//! Pure: reads no file, no clock and no environment.
+
+pub mod size;
+mod trace;
+
+pub use trace::{Subject, TraceSettings};
+
+/// The command line does not make sense; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}; see leaktrace --help")]
+pub struct UsageError(pub anyhow::Error);

@@ -1,0 +1,101 @@
+//! What the flags of a trace mean.
+
+use std::{ffi::OsString, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::size::parse_size;
+use crate::{
+    cli::{AttachWay, ReportArgs, TraceArgs},
+    kernel::{Limits, UnwindLimits, Way},
+    report::output,
+};
+
+/// A trace, ready to be run.
+#[derive(Debug)]
+pub struct TraceSettings {
+    /// What is traced.
+    pub subject: Subject,
+    /// When it ends at the latest.
+    pub duration: Option<Duration>,
+    /// Time between short reports.
+    pub interval: Duration,
+    /// Blocks younger than this are left out of reports.
+    pub min_age: Duration,
+    /// Sizes of the tables.
+    pub limits: Limits,
+    /// How to attach, if not in the best way.
+    pub way: Option<Way>,
+    /// Whether to say more.
+    pub verbose: bool,
+    /// Which reports are written, and where.
+    pub reports: ReportArgs,
+}
+
+/// What is traced.
+#[derive(Debug)]
+pub enum Subject {
+    /// A running process.
+    Process(u32),
+    /// A command to be started.
+    Command(Vec<OsString>),
+}
+
+impl TraceSettings {
+    /// Checks the flags and gives them meaning.
+    pub fn new(args: TraceArgs) -> Result<Self> {
+        output::plain_view(&args.output.report)?;
+        Ok(Self {
+            subject: subject(args.pid, args.program)?,
+            duration: args
+                .duration
+                .as_deref()
+                .map(|text| duration("--duration", text))
+                .transpose()?,
+            interval: at_least_a_tenth("--interval", duration("--interval", &args.interval)?)?,
+            min_age: duration("--min-age", &args.output.min_age)?,
+            limits: Limits {
+                live: count("--max-live", &args.max_live)?,
+                // One more, for the site of all stacks that are not kept.
+                sites: count("--max-stacks", &args.max_stacks)?.saturating_add(1),
+                unwind: UnwindLimits::DEFAULT,
+            },
+            way: match args.attach_with {
+                AttachWay::Auto => None,
+                AttachWay::Session => Some(Way::Session),
+                AttachWay::Multi => Some(Way::Multi),
+                AttachWay::Perf => Some(Way::Perf),
+            },
+            verbose: args.verbose,
+            reports: args.output.report,
+        })
+    }
+}
+
+fn subject(pid: Option<u32>, program: Vec<OsString>) -> Result<Subject> {
+    match (pid, program.is_empty()) {
+        (Some(0), _) => bail!("--pid 0 is no process: give the number of a running process"),
+        (Some(pid), _) => Ok(Subject::Process(pid)),
+        (None, false) => Ok(Subject::Command(program)),
+        (None, true) => bail!("nothing to trace: give --pid N, or a command after --"),
+    }
+}
+
+fn duration(flag: &str, text: &str) -> Result<Duration> {
+    humantime::parse_duration(text).with_context(|| format!("{flag} {text} is not a time: write 30s, 5m or 1h30m"))
+}
+
+fn at_least_a_tenth(flag: &str, time: Duration) -> Result<Duration> {
+    ensure!(
+        time >= Duration::from_millis(100),
+        "{flag} is too short: 100ms is the least"
+    );
+    Ok(time)
+}
+
+/// A number of table entries: 1 to 2^30.
+fn count(flag: &str, text: &str) -> Result<u32> {
+    let number = parse_size(text).map_err(|why| anyhow::anyhow!("{flag} {text}: {why}"))?;
+    let entries = u32::try_from(number).ok().filter(|n| (1..=1 << 30).contains(n));
+    entries.with_context(|| format!("{flag} {text}: give a number from 1 to 1073741824"))
+}

@@ -1,0 +1,258 @@
+//! From addresses to function names, files and lines. The only room that uses blazesym.
+//!
+//! Files are the target's, so nothing in them may make leaktrace panic, hang or take memory without bound: see
+//! `image` and `worker`. Every answer is kept, so that a second report costs next to nothing.
+
+mod debug_file;
+mod demangle;
+mod image;
+pub mod trim;
+mod worker;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leaktrace_common::events::StackEnd;
+
+use crate::profile::{Frame, Stack};
+use crate::target::{AddressSpace, ElfHeaders, Module, Place, Root};
+use image::Image;
+use worker::{Call, Calls, Worker};
+
+/// Most bytes of symbols and debug information that are held, over all files.
+const MAX_BYTES: u64 = 2 << 30;
+/// Most addresses asked at once.
+const BATCH: usize = 512;
+/// How long an answer may take; the first one includes reading the file's index.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A stack as the kernel side saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawStack {
+    /// Return addresses, innermost first: the first is in the function that called the allocator.
+    pub frames: Vec<u64>,
+    /// How the walk ended.
+    pub end: StackEnd,
+}
+
+/// What could not be symbolized although the files hold more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Addresses that could not be looked up: the file is damaged.
+    pub addresses: u64,
+    /// Files that could not be read, or were overwritten since they were mapped.
+    pub files: u64,
+    /// Files whose debug information is damaged or too large, so that only symbols were used.
+    pub without_debug: u64,
+    /// Files given up because they took too long.
+    pub too_slow: u64,
+}
+
+/// Gives names to addresses, and remembers them.
+pub struct Symbolizer {
+    worker: Option<Worker>,
+    host: Option<Root>,
+    files: HashMap<FileKey, Loaded>,
+    known: HashMap<(FileKey, u64), Calls>,
+    budget: u64,
+    patience: Duration,
+    failures: Failures,
+}
+
+/// Device and inode. The module is kept open, so that no other file can take them.
+type FileKey = (u64, u64);
+
+struct Loaded {
+    /// Best first; empty if nothing of the file could be read.
+    images: Arc<[Image]>,
+    _module: Arc<Module>,
+}
+
+impl Default for Symbolizer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Symbolizer {
+    /// A symbolizer that knows nothing yet. Costs nothing until it is asked.
+    pub fn new() -> Self {
+        Self {
+            worker: None,
+            host: Root::open(Path::new("/")).ok(),
+            files: HashMap::new(),
+            known: HashMap::new(),
+            budget: MAX_BYTES,
+            patience: PATIENCE,
+            failures: Failures::default(),
+        }
+    }
+
+    /// The stacks with names, in the order given. Allocator frames are still there: see [`trim`].
+    ///
+    /// Frames are return addresses, so the instruction looked up is the one before: the call. What cannot be
+    /// symbolized keeps module, offset and build id.
+    pub fn symbolize(&mut self, space: &AddressSpace, stacks: &[RawStack]) -> Vec<Stack> {
+        let mut places: HashMap<u64, Option<Place>> = HashMap::new();
+        for &address in stacks.iter().flat_map(|stack| &stack.frames) {
+            places
+                .entry(address)
+                .or_insert_with(|| space.locate(address.wrapping_sub(1)));
+        }
+        self.learn(space, places.values().flatten());
+        let frames: HashMap<u64, Vec<Frame>> = places
+            .iter()
+            .map(|(&address, place)| (address, self.frames(address, place.as_ref())))
+            .collect();
+        let stack = |raw: &RawStack| Stack {
+            whole: raw.end == StackEnd::Whole,
+            frames: raw
+                .frames
+                .iter()
+                .filter_map(|address| frames.get(address))
+                .flatten()
+                .cloned()
+                .collect(),
+        };
+        stacks.iter().map(stack).collect()
+    }
+
+    /// What could not be symbolized so far.
+    pub fn failures(&self) -> Failures {
+        self.failures
+    }
+
+    /// Looks up what is not known yet, file by file, in the order of the addresses.
+    fn learn<'a>(&mut self, space: &AddressSpace, places: impl Iterator<Item = &'a Place>) {
+        let mut wanted: BTreeMap<FileKey, (Arc<Module>, Vec<u64>)> = BTreeMap::new();
+        for place in places {
+            let Some(module) = &place.module else { continue };
+            if !self.known.contains_key(&(module.identity, place.offset)) {
+                wanted
+                    .entry(module.identity)
+                    .or_insert_with(|| (Arc::clone(module), Vec::new()))
+                    .1
+                    .push(place.offset);
+            }
+        }
+        for (key, (module, mut offsets)) in wanted {
+            offsets.sort_unstable();
+            offsets.dedup();
+            let images = self.load(space, &module);
+            for batch in offsets.chunks(BATCH) {
+                self.ask(key, &images, batch);
+            }
+        }
+    }
+
+    fn ask(&mut self, key: FileKey, images: &Arc<[Image]>, batch: &[u64]) {
+        // A file given up meanwhile is asked nothing more.
+        let given_up = self.files.get(&key).is_none_or(|loaded| loaded.images.is_empty());
+        let (mut calls, patience) = (Vec::new(), self.patience);
+        if !images.is_empty() && !given_up {
+            match self
+                .worker()
+                .and_then(|worker| worker.ask(key, images, batch.to_vec(), patience))
+            {
+                Some(answer) => {
+                    self.failures.addresses += answer.failures;
+                    calls = answer.calls;
+                }
+                None => self.give_up(key),
+            }
+        }
+        calls.resize(batch.len(), Calls::new());
+        self.known.extend(batch.iter().map(|&offset| (key, offset)).zip(calls));
+    }
+
+    /// The thread is left alone with the file that it does not come back from; the next question starts another.
+    fn give_up(&mut self, key: FileKey) {
+        self.failures.too_slow += 1;
+        self.worker = None;
+        if let Some(loaded) = self.files.get_mut(&key) {
+            loaded.images = Arc::from([]);
+        }
+    }
+
+    fn worker(&mut self) -> Option<&Worker> {
+        if self.worker.is_none() {
+            self.worker = Worker::start().ok();
+        }
+        self.worker.as_ref()
+    }
+
+    fn load(&mut self, space: &AddressSpace, module: &Arc<Module>) -> Arc<[Image]> {
+        if let Some(loaded) = self.files.get(&module.identity) {
+            return Arc::clone(&loaded.images);
+        }
+        let images: Arc<[Image]> = self.copy_images(space, module).into();
+        self.failures.files += u64::from(images.is_empty());
+        self.failures.without_debug += u64::from(images.iter().any(|image| image.debug_refused));
+        self.files.insert(
+            module.identity,
+            Loaded {
+                images: Arc::clone(&images),
+                _module: Arc::clone(module),
+            },
+        );
+        images
+    }
+
+    /// The file itself and, if it holds no debug information, the file that does: that one first.
+    fn copy_images(&mut self, space: &AddressSpace, module: &Module) -> Vec<Image> {
+        let unchanged = ElfHeaders::read(module.file()).is_ok_and(|now| now.is_same_layout(module.headers()));
+        if !unchanged {
+            return Vec::new();
+        }
+        let own = Image::copy(module.file(), module.build_id.as_deref(), false, &mut self.budget).ok();
+        let mut images = Vec::new();
+        if let Some(own) = &own
+            && !own.has_debug
+            && !own.debug_refused
+            && let Some(host) = &self.host
+            && let Some(found) = debug_file::find(module, space.root(), host)
+        {
+            images.extend(Image::copy(&found.file, found.build_id.as_deref(), found.of_host, &mut self.budget).ok());
+        }
+        images.extend(own);
+        images
+    }
+
+    fn frames(&self, address: u64, place: Option<&Place>) -> Vec<Frame> {
+        let Some(place) = place else {
+            return vec![Frame {
+                address,
+                module: "[unknown]".to_owned(),
+                ..Frame::default()
+            }];
+        };
+        let calls = place
+            .module
+            .as_ref()
+            .and_then(|module| self.known.get(&(module.identity, place.offset)));
+        let frame = |call: &Call, inlined| Frame {
+            address,
+            module: place.name.to_string(),
+            build_id: place.module.as_ref().and_then(|module| module.build_id.clone()),
+            function: call.function.clone(),
+            // The place is that of the call's last byte.
+            offset: place.offset.wrapping_add(1),
+            file: call.file.clone(),
+            line: call.line,
+            inlined,
+        };
+        match calls.map(Vec::as_slice) {
+            None | Some([]) => vec![frame(&Call::default(), false)],
+            Some(calls) => calls
+                .iter()
+                .enumerate()
+                .map(|(at, call)| frame(call, at + 1 < calls.len()))
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,25 @@
+//! The process that is looked at: what it is, what it has mapped, and the files behind that.
+//!
+//! Reads `/proc` and files of the target; attaches nothing and changes nothing. Everything read here is under the
+//! target's control, so every read is bounded and only regular files are opened.
+
+pub mod elf;
+pub(crate) mod files;
+pub mod headers;
+mod language;
+pub mod launch;
+pub mod mappings;
+pub mod module;
+mod printable;
+pub mod process;
+pub mod space;
+#[cfg(test)]
+pub(crate) mod test_programs;
+
+pub use files::Root;
+pub use headers::ElfHeaders;
+pub use mappings::{Mapping, read_mappings};
+pub use module::Module;
+pub use printable::printable;
+pub use process::{Process, Seccomp, TargetError};
+pub use space::{AddressSpace, Place};

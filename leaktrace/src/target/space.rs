@@ -1,0 +1,258 @@
+//! The address space of a process: which module an address belongs to, now or when a stack was taken.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::files::{Root, fd_path};
+use super::mappings::{Mapping, read_mappings_at};
+use super::module::Module;
+use super::printable::printable;
+
+/// Most code ranges remembered; beyond it those that are no longer mapped are forgotten.
+const MAX_CODE: usize = 1 << 18;
+
+/// What an address belongs to.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The file; none for `[vdso]`, anonymous code and files that could not be opened.
+    pub module: Option<Arc<Module>>,
+    /// With a module, the virtual address as its file counts them; else the distance from the start of the mapping.
+    pub offset: u64,
+    /// Path as the process sees it, or a name in brackets.
+    pub name: Arc<str>,
+}
+
+/// The mappings of a process and the files behind its code.
+#[derive(Debug)]
+pub struct AddressSpace {
+    /// Process id.
+    pub pid: u32,
+    /// Its directory under `/proc`, held open: it never leads to a later process with the same id.
+    directory: OwnedFd,
+    /// What the process sees as `/`; none if it may not be looked into.
+    root: Option<Root>,
+    mappings: Vec<Mapping>,
+    /// `None` for a file that could not be opened or is not ELF.
+    modules: HashMap<Key, Option<Arc<Module>>>,
+    /// Code by its first address: all that is executable now, and what was and has not been covered since.
+    code: BTreeMap<u64, Code>,
+}
+
+/// Device, inode and path: in an overlay two files can have the same device and inode here.
+type Key = ((u32, u32), u64, PathBuf);
+
+#[derive(Clone, Debug)]
+struct Code {
+    /// May be smaller than its mapping, where a newer one covers a part.
+    end: u64,
+    mapping: Arc<Mapping>,
+    module: Option<Arc<Module>>,
+    name: Arc<str>,
+}
+
+impl AddressSpace {
+    /// Reads the address space of a process and opens the files behind its code.
+    ///
+    /// # Errors
+    /// The process is gone, or may not be looked into.
+    pub fn read(pid: u32) -> io::Result<Self> {
+        let path = PathBuf::from(format!("/proc/{pid}"));
+        let directory = std::fs::File::options()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .open(&path)?
+            .into();
+        let root = Root::open(&path.join("root")).ok();
+        let (mappings, modules, code) = (Vec::new(), HashMap::new(), BTreeMap::new());
+        let mut space = Self {
+            pid,
+            directory,
+            root,
+            mappings,
+            modules,
+            code,
+        };
+        space.refresh()?;
+        Ok(space)
+    }
+
+    /// Reads the mappings anew, and says whether code was mapped or unmapped. Modules stay open, and code that is
+    /// no longer mapped is still found, until other code takes its place. After an `exec` this is the space of two
+    /// programs: read a new one for the new program.
+    ///
+    /// # Errors
+    /// The process is gone; what was known stays known.
+    pub fn refresh(&mut self) -> io::Result<bool> {
+        let directory = fd_path(self.directory.as_raw_fd());
+        let mappings = read_mappings_at(&directory)?;
+        let code = |mappings: &[Mapping]| {
+            mappings
+                .iter()
+                .filter(|mapping| mapping.executable)
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        let (before, now) = (code(&self.mappings), code(&mappings));
+        self.mappings = mappings;
+        if before == now {
+            return Ok(false);
+        }
+        if self.code.len() + now.len() > MAX_CODE {
+            self.code.clear();
+        }
+        // Code without a file has no names to lose, and a JIT compiler makes much of it.
+        self.code.retain(|_, code| code.module.is_some());
+        // An open file keeps its inode; what could not be opened may by now be another file.
+        self.modules.retain(|_, module| module.is_some());
+        for mapping in now {
+            self.add_code(&directory, mapping);
+        }
+        Ok(true)
+    }
+
+    /// What `address` belongs to; code that was unmapped is found if nothing executable has taken its place.
+    pub fn locate(&self, address: u64) -> Option<Place> {
+        if let Some((_, code)) = self.code.range(..=address).next_back()
+            && address < code.end
+        {
+            return Some(code.place(address));
+        }
+        let index = self.mappings.partition_point(|mapping| mapping.end <= address);
+        let mapping = self.mappings.get(index).filter(|mapping| mapping.contains(address))?;
+        let module = self.module_of(mapping);
+        let name = module
+            .as_ref()
+            .map_or_else(|| name_of(mapping), |module| module.name.as_str().into());
+        Some(
+            Code {
+                end: mapping.end,
+                mapping: Arc::new(mapping.clone()),
+                module,
+                name,
+            }
+            .place(address),
+        )
+    }
+
+    /// The files whose code is mapped now, in the order of their first mapping.
+    pub fn executable_modules(&self) -> Vec<Arc<Module>> {
+        let mut seen = std::collections::HashSet::new();
+        self.executable_mappings()
+            .filter_map(|(_, module)| module)
+            .filter(|module| seen.insert(module.identity))
+            .collect()
+    }
+
+    /// The executable mappings, by address, each with its file.
+    pub fn executable_mappings(&self) -> impl Iterator<Item = (&Mapping, Option<Arc<Module>>)> {
+        self.mappings
+            .iter()
+            .filter(|mapping| mapping.executable)
+            .map(|mapping| (mapping, self.module_of(mapping)))
+    }
+
+    /// All mappings as last read, by address.
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings
+    }
+
+    /// What the process sees as `/`, if it may be looked into. Stays open when the process ends.
+    pub fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
+    }
+
+    fn module_of(&self, mapping: &Mapping) -> Option<Arc<Module>> {
+        self.modules.get(&key_of(mapping))?.clone()
+    }
+
+    fn add_code(&mut self, directory: &Path, mapping: Mapping) {
+        let known = self.code.get(&mapping.start);
+        if known.is_some_and(|code| code.end == mapping.end && *code.mapping == mapping) {
+            return;
+        }
+        let root = self.root.as_ref();
+        let module = mapping.is_file().then(|| {
+            let key = key_of(&mapping);
+            self.modules
+                .entry(key)
+                .or_insert_with(|| Module::open(directory, root, &mapping).ok().map(Arc::new))
+                .clone()
+        });
+        let module = module.flatten();
+        let name = module
+            .as_ref()
+            .map_or_else(|| name_of(&mapping), |module| module.name.as_str().into());
+        let (start, end) = (mapping.start, mapping.end);
+        cut(&mut self.code, start, end);
+        self.code.insert(
+            start,
+            Code {
+                end,
+                mapping: Arc::new(mapping),
+                module,
+                name,
+            },
+        );
+    }
+}
+
+impl Code {
+    fn place(&self, address: u64) -> Place {
+        let in_file = self
+            .module
+            .as_ref()
+            .and_then(|module| module.virtual_address(&self.mapping, address));
+        Place {
+            // Without a virtual address the file says nothing about the place.
+            module: in_file.and_then(|_| self.module.clone()),
+            offset: in_file.unwrap_or(address - self.mapping.start),
+            name: Arc::clone(&self.name),
+        }
+    }
+}
+
+/// Takes `start..end` out of the ranges: what lies within goes, what overlaps is cut.
+fn cut(code: &mut BTreeMap<u64, Code>, start: u64, end: u64) {
+    let before = code.range(..start).next_back().filter(|(_, code)| code.end > start);
+    if let Some((&at, old)) = before {
+        let old = old.clone();
+        code.insert(
+            at,
+            Code {
+                end: start,
+                ..old.clone()
+            },
+        );
+        if old.end > end {
+            code.insert(end, old);
+            return;
+        }
+    }
+    let within: Vec<u64> = code.range(start..end).map(|(&at, _)| at).collect();
+    for at in within {
+        if let Some(old) = code.remove(&at)
+            && old.end > end
+        {
+            code.insert(end, old);
+        }
+    }
+}
+
+fn key_of(mapping: &Mapping) -> Key {
+    (mapping.device, mapping.inode, mapping.path.clone())
+}
+
+fn name_of(mapping: &Mapping) -> Arc<str> {
+    if mapping.path.as_os_str().is_empty() {
+        return "[anon]".into();
+    }
+    printable(mapping.path.as_os_str().as_encoded_bytes()).into()
+}
+
+#[cfg(test)]
+#[path = "space_tests.rs"]
+mod tests;
