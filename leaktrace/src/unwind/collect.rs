@@ -4,7 +4,10 @@ use std::{collections::HashMap, ops::Range};
 
 use leaktrace_common::unwind::Rule;
 
-use super::rows::{Row, Table};
+use super::{
+    rows::{Row, Table},
+    sections::CodeSegment,
+};
 
 /// Space between functions that is taken for padding: shorter than the alignment of functions.
 const PADDING: u32 = 16;
@@ -86,7 +89,7 @@ impl Collector {
     ///
     /// Where functions overlap, the one that starts last holds, to its end, as in the binary search that exception
     /// handling does; of those that start at one address, the first collected.
-    pub fn finish(mut self) -> Table {
+    pub fn finish(mut self, code: Vec<CodeSegment>) -> Table {
         self.functions.sort_by_key(|function| function.start);
         self.functions.dedup_by_key(|function| function.start);
         let mut ordered = Vec::with_capacity(self.rows.len());
@@ -109,6 +112,7 @@ impl Collector {
             rows: ordered,
             rules: self.rules.rules,
             skipped: self.skipped,
+            code,
         }
     }
 }
