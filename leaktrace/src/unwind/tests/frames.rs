@@ -26,6 +26,7 @@ use nix::{
 use super::process::{Code, Stopped, Walk};
 
 /// Where the caller is: its registers, for a walk while it still runs.
+#[expect(clippy::inline_always, reason = "the registers are to be the caller's")]
 #[inline(always)]
 fn here() -> Registers {
     let (instruction_pointer, stack_pointer, frame_pointer): (u64, u64, u64);
@@ -112,15 +113,10 @@ impl Traced {
         // SAFETY: ptrace(2) is safe after fork.
         unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
         let child = command.spawn().expect("it was just built");
-        let traced = Self {
+        waitpid(Pid::from_raw(child.id() as i32), None).expect("a child");
+        Self {
             memory: Stopped::of(&child.id().to_string()),
             child,
-        };
-        waitpid(traced.pid(), None).expect("a child");
-        // Its memory is another since it replaced its program.
-        Self {
-            memory: Stopped::of(&traced.child.id().to_string()),
-            child: traced.child,
         }
     }
 
@@ -165,6 +161,14 @@ impl Traced {
         (1..all.rsi)
             .map(|index| self.memory.word(all.rdi + index * 8).expect("the array"))
             .collect()
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        // It has ended already, or a comparison failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -236,7 +240,7 @@ fn steps_equal_framehop_at_every_instruction() {
     let mut traced = Traced::start(&program);
     traced.run(false).expect("the first int3");
     let mut code = Code::of(&traced.child.id().to_string());
-    let (mut whole, mut resolver, mut unsupported) = (0, 0, 0);
+    let (mut whole, mut resolver, mut unsupported, mut stale, mut gaps) = (0, 0, 0, 0, 0);
     while whole < most && traced.run(true).is_some() {
         let walk = code.walk(traced.registers(), &mut traced.memory);
         let last = walk.frames.last().copied().unwrap_or(0);
@@ -245,12 +249,14 @@ fn steps_equal_framehop_at_every_instruction() {
             // The resolver of lazily bound calls keeps its CFA in rbx.
             StackEnd::Unsupported if code.path(last).contains("/ld-linux") => resolver += 1,
             StackEnd::Unsupported => unsupported += 1,
+            // gcc does not say that a realigned frame's epilogue has restored rbp: wrong at the return itself.
+            StackEnd::Fault => stale += 1,
+            // What the compiler adds to each file to run its constructors and destructors has no tables.
+            StackEnd::Gap => gaps += 1,
             other => panic!("{other:?} at {:x?}", traced.registers()),
         }
     }
-    println!("{whole} whole, {resolver} in the resolver, {unsupported} unsupported");
+    println!("{whole} whole, {resolver} in the resolver, {unsupported} unsupported, {stale} stale, {gaps} gaps");
     assert!(whole > 10_000 && resolver < whole / 10 && unsupported < whole / 200);
-    if whole == most {
-        ptrace::kill(traced.pid()).expect("a stopped child");
-    }
+    assert!(stale < 5 && gaps < whole / 200);
 }

@@ -218,11 +218,8 @@ impl Code {
                     (theirs.ip(), theirs.sp(), theirs.bp()),
                     "{rule:?} at {before:x?}, walked {frames:x?}"
                 ),
-                (Err(StackEnd::Whole), Ok(None)) => {
-                    return Walk {
-                        frames,
-                        end: StackEnd::Whole,
-                    };
+                (Err(end @ StackEnd::Whole), Ok(None)) | (Err(end @ StackEnd::Fault), Err(_)) => {
+                    return Walk { frames, end };
                 }
                 different => panic!("{different:?}: {rule:?} at {before:x?}, walked {frames:x?}"),
             }

@@ -19,7 +19,7 @@ use super::{
     process::vdso,
     word_at,
 };
-use crate::unwind::{PackedModule, RuleInterner, UnwindError, table};
+use crate::unwind::{PackedModule, RuleInterner, UnwindError, build_all, table};
 
 /// What a comparison has covered.
 #[derive(Debug, Default)]
@@ -266,6 +266,17 @@ fn tables_equal_gimli_on_a_sample() {
         (0, 0),
         "{covered:?}"
     );
+}
+
+#[test]
+fn tables_built_together_are_those_built_alone() {
+    let files: Vec<Vec<u8>> = sample().iter().map(|path| fs::read(path).expect("a file")).collect();
+    let mut images: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
+    images.insert(1, b"no ELF file");
+    let together = build_all(&images);
+    let alone: Vec<_> = images.iter().map(|image| table(*image)).collect();
+    assert!(together == alone && together[1] == Err(UnwindError::NotElf) && together[2].is_ok());
+    assert!(build_all::<&[u8]>(&[]).is_empty());
 }
 
 /// The test's own file: Rust, with a `.debug_frame` or without.
