@@ -12,9 +12,10 @@ use tokio::{
 use super::{
     clock::{Due, Timers},
     guard, output,
-    trace::Trace,
+    trace::{Attaching, Trace},
 };
 use crate::{
+    kernel::Way,
     profile::{Exit, Profile},
     settings::TraceSettings,
     target::Process,
@@ -40,7 +41,10 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
     trace.arm()??;
     announce(&mut trace, settings);
     let end = watch(settings, &mut trace, &mut interrupts).await?;
-    trace.stop();
+    let detaching = trace.stop();
+    if settings.verbose {
+        output::say(&format!("detached in {detaching:.1?}"));
+    }
     match end {
         End::Asked => {}
         End::Exited => {
@@ -72,8 +76,18 @@ pub fn announce(trace: &mut Trace, settings: &TraceSettings) {
         trace.allocators().join(", ")
     ));
     if settings.verbose {
-        output::say(&format!("attached by {:?}", trace.way()));
+        output::say(&attached(trace));
     }
+}
+
+fn attached(trace: &Trace) -> String {
+    let Attaching {
+        probes,
+        took,
+        unwinding_took,
+    } = trace.attaching();
+    let way = trace.way().map_or("no way", Way::name);
+    format!("attached {probes} probes by {way} in {took:.1?}; unwinding tables made in {unwinding_took:.1?}")
 }
 
 async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Interrupts) -> Result<End> {

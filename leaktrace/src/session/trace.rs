@@ -17,7 +17,7 @@ use super::{
 use crate::{
     kernel::{Tracer, Way},
     probes::plan::PlanError,
-    profile::{Exit, Profile, TargetInfo, Window},
+    profile::{Exit, NOT_RECORDED, Profile, TargetInfo, Window},
     settings::TraceSettings,
     symbols::Symbolizer,
     target::{AddressSpace, Process},
@@ -34,9 +34,21 @@ pub struct Trace {
     armed: HashSet<(u64, u64)>,
     notes: Vec<String>,
     way: Option<Way>,
+    attaching: Attaching,
     clock: Clock,
     min_age_ns: u64,
     stacks_seen: usize,
+}
+
+/// What attaching came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attaching {
+    /// How many probes were placed.
+    pub probes: usize,
+    /// Time it took, loading the programs included.
+    pub took: Duration,
+    /// Time spent building unwinding tables.
+    pub unwinding_took: Duration,
 }
 
 /// When the trace began, by both clocks.
@@ -61,6 +73,7 @@ impl Trace {
             armed: HashSet::new(),
             notes: Vec::new(),
             way: settings.way,
+            attaching: Attaching::default(),
             clock: Clock::start(),
             min_age_ns: nanoseconds(settings.min_age),
             stacks_seen: 0,
@@ -78,11 +91,14 @@ impl Trace {
             Err(nothing) => return Ok(Err(nothing)),
         };
         if !planned.points.is_empty() {
+            let started = Instant::now();
             let way = self
                 .recorder
                 .tracer()
                 .attach(self.process.pid, &planned.points, self.way)?;
             self.way = Some(way);
+            self.attaching.probes += planned.points.len();
+            self.attaching.took += started.elapsed();
         }
         for allocator in planned.allocators {
             if !self.target.allocators.contains(&allocator) {
@@ -118,6 +134,14 @@ impl Trace {
         self.way
     }
 
+    /// What attaching came to, so far.
+    pub fn attaching(&self) -> Attaching {
+        Attaching {
+            unwinding_took: self.code.spent(),
+            ..self.attaching
+        }
+    }
+
     /// Time since the trace began.
     pub fn elapsed(&self) -> Duration {
         self.clock.started.elapsed()
@@ -141,10 +165,14 @@ impl Trace {
         }
     }
 
-    /// Takes the probes away and reads what is left in the ring buffer: the numbers are final.
-    pub fn stop(&mut self) {
+    /// Takes the probes away and reads what is left in the ring buffer: the numbers are final. Says how long the
+    /// probes took to go.
+    pub fn stop(&mut self) -> Duration {
+        let started = Instant::now();
         self.recorder.tracer().detach();
+        let took = started.elapsed();
         self.recorder.drain();
+        took
     }
 
     /// Notes how the process ended.
@@ -162,7 +190,12 @@ impl Trace {
             window,
             min_age_ns: self.min_age_ns,
         };
-        Ok(snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?)
+        let mut profile = snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?;
+        if self.way == Some(Way::Empty) {
+            profile.accounting.lost.insert(NOT_RECORDED.into(), 1);
+            profile.accounting.complete = false;
+        }
+        Ok(profile)
     }
 }
 

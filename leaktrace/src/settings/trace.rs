@@ -65,6 +65,7 @@ impl TraceSettings {
                 AttachWay::Session => Some(Way::Session),
                 AttachWay::Multi => Some(Way::Multi),
                 AttachWay::Perf => Some(Way::Perf),
+                AttachWay::Empty => Some(Way::Empty),
             },
             verbose: args.verbose,
             reports: args.output.report,
