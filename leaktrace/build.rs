@@ -75,6 +75,12 @@ fn build() -> Result<()> {
         (unlock, unlocked.into()),
         ("CARGO_TERM_QUIET", "true".into()),
         ("PATH", toolchain::search_path()),
+        // The third version of the instruction set: atomics that return the old value, and comparisons of 32 bits.
+        // (Atomics alone, by the feature `alu32`, would come with wrong comparisons of negative numbers.) aya-build
+        // sets the compiler's flags itself, so this goes by the profile.
+        ("CARGO_UNSTABLE_PROFILE_RUSTFLAGS", "true".into()),
+        ("CARGO_PROFILE_RELEASE_RUSTFLAGS", "-Ctarget-cpu=v3".into()),
+        ("CARGO_PROFILE_RELEASE_BUILD_OVERRIDE_RUSTFLAGS", "".into()),
     ];
     for (name, value) in variables {
         // SAFETY: no other thread runs in this build script.

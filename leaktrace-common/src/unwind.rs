@@ -171,7 +171,7 @@ const UCONTEXT_RIP: u64 = 40 + 16 * 8;
 /// address. The error says how the walk ends here.
 #[inline(always)]
 pub fn step(registers: &mut Registers, rule: &Rule, low: u64, memory: &mut impl Memory) -> Result<(), StackEnd> {
-    let offset = rule.cfa_offset as i64 as u64;
+    let offset = i64::from(rule.cfa_offset) as u64;
     let stack_pointer = registers.stack_pointer;
     let cfa = match rule.cfa {
         2 => stack_pointer.wrapping_add(offset),
@@ -183,7 +183,7 @@ pub fn step(registers: &mut Registers, rule: &Rule, low: u64, memory: &mut impl 
                 registers.frame_pointer
             };
             let stored = memory.word(base.wrapping_add(offset)).ok_or(StackEnd::Fault)?;
-            stored.wrapping_add(rule.cfa_addend as i64 as u64)
+            stored.wrapping_add(i64::from(rule.cfa_addend) as u64)
         }
         6 => stack_pointer
             .wrapping_add(8)
@@ -220,7 +220,7 @@ fn frame_pointer_step(
         }
         _ => return Ok(()),
     };
-    let at = base.wrapping_add(rule.frame_pointer_offset as i64 as u64);
+    let at = base.wrapping_add(i64::from(rule.frame_pointer_offset) as u64);
     registers.frame_pointer = memory.word(at).ok_or(StackEnd::Fault)?;
     Ok(())
 }

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Some(Command::Generate { what }) => generate::generate(what),
         None => TraceSettings::new(cli.trace)
             .map_err(|e| UsageError(e).into())
-            .and_then(session::run),
+            .and_then(|settings| session::run(&settings)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -118,6 +118,12 @@ pub struct Accounting {
     pub notes: BTreeMap<String, u64>,
     /// Whether nothing was lost.
     pub complete: bool,
+    /// Different stacks that allocated.
+    #[serde(default)]
+    pub stacks: u64,
+    /// Those of them that were unwound to their end.
+    #[serde(default)]
+    pub whole_stacks: u64,
 }
 
 /// One stack that allocates.

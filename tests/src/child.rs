@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -43,9 +44,11 @@ pub struct Lines {
 }
 
 impl Child {
-    /// Starts a program in a process group of its own.
+    /// Starts a program in a process group of its own, which does not outlive a suite that is killed.
     pub fn spawn(command: &mut Command) -> Result<Self> {
         command.process_group(0);
+        // SAFETY: between fork and exec only the prctl system call is made.
+        unsafe { command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(Into::into)) };
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -80,7 +80,7 @@ impl Programs {
         let btf = object
             .fixup_and_sanitize_btf(&features)
             .map_err(|e| unsupported(&e))?
-            .map(|btf| btf.to_bytes());
+            .map(aya_obj::btf::Btf::to_bytes);
         let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         let parsed = object.maps.clone();
         let of_object = parsed
@@ -174,10 +174,9 @@ fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
     // SAFETY: all-zero is a valid value of this union of plain data.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: the fields set are those that the kernel reads for this command; what they point to outlives the call.
-    unsafe {
-        attr.__bindgen_anon_7.btf = bytes.as_ptr() as u64;
-        attr.__bindgen_anon_7.btf_size = bytes.len() as u32;
-    }
+    let load = unsafe { &mut attr.__bindgen_anon_7 };
+    load.btf = bytes.as_ptr() as u64;
+    load.btf_size = bytes.len() as u32;
     bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr)
 }
 

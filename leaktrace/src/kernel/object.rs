@@ -30,21 +30,22 @@ pub fn create(limits: Limits) -> Result<Ebpf, KernelError> {
         .map_max_entries("UNWIND_PAGES", limits.unwind.pages)
         .map_max_entries("UNWIND_RULES", limits.unwind.rules)
         .load(OBJECT)
-        .map_err(explain)
+        .map_err(|error| explain(&error))
 }
 
 /// What a failure to create the tables means to the user.
-fn explain(error: EbpfError) -> KernelError {
-    let io_error = match &error {
+fn explain(error: &EbpfError) -> KernelError {
+    let io_error = match error {
         EbpfError::MapError(MapError::CreateError { io_error, .. }) => Some(io_error),
-        EbpfError::MapError(MapError::SyscallError(e)) => Some(&e.io_error),
-        EbpfError::ProgramError(ProgramError::SyscallError(e)) => Some(&e.io_error),
+        EbpfError::MapError(MapError::SyscallError(e)) | EbpfError::ProgramError(ProgramError::SyscallError(e)) => {
+            Some(&e.io_error)
+        }
         _ => None,
     };
     match io_error.and_then(std::io::Error::raw_os_error) {
         Some(libc::EPERM | libc::EACCES) => KernelError::NotPermitted,
         Some(libc::ENOMEM | libc::E2BIG) => KernelError::NoMemory,
-        _ => KernelError::Unsupported(one_line(&error)),
+        _ => KernelError::Unsupported(one_line(error)),
     }
 }
 

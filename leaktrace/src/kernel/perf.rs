@@ -22,8 +22,9 @@ pub fn attach(ebpf: &mut Ebpf, pid: u32, points: &[AttachPoint], first: u32) -> 
     for name in CALL.iter().chain(RELEASE) {
         load(ebpf, name)?;
     }
-    // Returns first: an entry whose return is not seen yet would leave its call in flight.
-    for name in CALL.iter().rev().chain(RELEASE) {
+    // Frees before allocations, or blocks would be missed that are freed in between; returns before entries, or calls
+    // would stay in flight.
+    for name in RELEASE.iter().chain(CALL.iter().rev()) {
         let of_role = |point: &&AttachPoint| point.needs_return() == CALL.contains(name);
         for (cookie, point) in (u64::from(first)..).zip(points).filter(|(_, p)| of_role(p)) {
             links.push(attach_one(program(ebpf, name)?, pid, point, cookie)?);

@@ -1,5 +1,6 @@
 //! Typed access to the tables.
 
+use std::mem::offset_of;
 use std::sync::atomic::{
     AtomicI64, AtomicU32, AtomicU64,
     Ordering::{Relaxed, Release},
@@ -43,14 +44,14 @@ impl Tables {
             cohorts: Shared::open(ebpf, "COHORTS", MAX_COHORTS)?,
             state: Shared::open(ebpf, "STATE", 1)?,
         };
-        tables.set_state(|state| unsafe { &raw mut (*state).site_limit }, limits.sites);
-        tables.set_state(|state| unsafe { &raw mut (*state).next_site }, OVERFLOW_SITE + 1);
+        tables.set_state(offset_of!(SessionState, site_limit), limits.sites);
+        tables.set_state(offset_of!(SessionState, next_site), OVERFLOW_SITE + 1);
         Ok(tables)
     }
 
     /// Whether probes record.
     pub fn set_recording(&self, recording: bool) {
-        self.set_state(|state| unsafe { &raw mut (*state).recording }, u32::from(recording));
+        self.set_state(offset_of!(SessionState, recording), u32::from(recording));
     }
 
     /// Puts a half of the unwinding mappings in force, as `UnwindTables::fill_mappings` gave it.
@@ -63,7 +64,7 @@ impl Tables {
 
     /// Label for blocks born from now on.
     pub fn set_cohort(&self, label: u32) {
-        self.set_state(|state| unsafe { &raw mut (*state).cohort }, label);
+        self.set_state(offset_of!(SessionState, cohort), label);
     }
 
     /// Sets the slot of a cohort label.
@@ -111,10 +112,11 @@ impl Tables {
         }
     }
 
-    fn set_state(&self, field: impl Fn(*mut SessionState) -> *mut u32, value: u32) {
+    /// Sets the 32-bit field at `offset` of the session's state.
+    fn set_state(&self, offset: usize, value: u32) {
         if let Some(state) = self.state.get(0) {
-            // SAFETY: a valid, aligned pointer into shared memory.
-            unsafe { AtomicU32::from_ptr(field(state)) }.store(value, Relaxed);
+            // SAFETY: a valid, aligned pointer into shared memory: offsets are of the struct's own fields.
+            unsafe { AtomicU32::from_ptr(state.byte_add(offset).cast()) }.store(value, Relaxed);
         }
     }
 }

@@ -60,18 +60,6 @@ pub enum Way {
     Empty,
 }
 
-impl Way {
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::Multi => "multi",
-            Self::Perf => "perf",
-            Self::Empty => "empty",
-        }
-    }
-}
-
 /// A trace. Dropping it detaches.
 pub struct Tracer {
     ebpf: Ebpf,
@@ -214,7 +202,8 @@ impl Tracer {
         Ok(())
     }
 
-    /// Loads and links each role.
+    /// Loads and links each role, in an order that keeps the tables right while some are in place and some are not:
+    /// frees before allocations, returns before entries.
     fn link_roles(
         &self,
         roles: &[Role],
@@ -256,15 +245,14 @@ struct Role {
 }
 
 const SESSION: &[Role] = &[
-    role("call_session", true, false, AttachType::Session),
     role("release_entry", false, false, AttachType::Multi),
+    role("call_session", true, false, AttachType::Session),
 ];
 
-/// Returns first: an entry whose return is not seen yet would leave its call in flight.
 const MULTI: &[Role] = &[
+    role("release_entry", false, false, AttachType::Multi),
     role("call_return", true, true, AttachType::Multi),
     role("call_entry", true, false, AttachType::Multi),
-    role("release_entry", false, false, AttachType::Multi),
 ];
 
 const EMPTY_SESSION: &[Role] = &[

@@ -125,7 +125,7 @@ impl UnwindTables {
                 element
                     .cast::<u32>()
                     .add(index as usize % ROWS_PER_ELEMENT)
-                    .write_volatile(row)
+                    .write_volatile(row);
             };
         }
     }

@@ -35,6 +35,8 @@ pub(crate) fn empty() -> Profile {
         accounting: Accounting {
             sample_bytes: 1,
             complete: true,
+            stacks: 3,
+            whole_stacks: 3,
             ..Accounting::default()
         },
         sites: Vec::new(),
@@ -59,6 +61,8 @@ fn target() -> TargetInfo {
 
 fn accounting() -> Accounting {
     Accounting {
+        stacks: 3,
+        whole_stacks: 2,
         allocations: 1_262_210,
         frees: 1_214_000,
         allocated_bytes: 1_013_007_376,

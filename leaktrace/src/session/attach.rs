@@ -1,6 +1,6 @@
 //! Tracing a process that is already running.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 use leaktrace_common::events::ProcessStep;
@@ -12,10 +12,10 @@ use tokio::{
 use super::{
     clock::{Due, Timers},
     guard, output,
-    trace::{Attaching, Trace},
+    snapshot::Detail,
+    trace::Trace,
 };
 use crate::{
-    kernel::Way,
     profile::{Exit, Profile},
     settings::TraceSettings,
     target::Process,
@@ -34,16 +34,22 @@ enum End {
 
 /// Attaches to `pid`, reports until the end, and detaches.
 pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
+    super::raise_file_limit();
     let process = Process::open(pid)?;
     guard::check(&process)?;
     let mut interrupts = Interrupts::listen()?;
     let mut trace = Trace::new(settings, process)?;
     trace.arm()??;
-    announce(&mut trace, settings);
+    let until_asked = "; Ctrl-C ends the trace and shows the report";
+    announce(
+        &mut trace,
+        settings,
+        if settings.duration.is_some() { "" } else { until_asked },
+    );
     let end = watch(settings, &mut trace, &mut interrupts).await?;
-    let detaching = trace.stop();
+    trace.stop();
     if settings.verbose {
-        output::say(&format!("detached in {detaching:.1?}"));
+        trace.timings().iter().for_each(|line| output::say(line));
     }
     match end {
         End::Asked => {}
@@ -55,52 +61,29 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
             "process {pid} has replaced its program: this is the report up to then"
         )),
     }
-    output::write_all(settings, &trace.profile()?)
+    output::write_all(settings, &trace.profile(Detail::Full)?)
 }
 
-/// One line on what is traced, once everything is in place, and what is not.
-pub fn announce(trace: &mut Trace, settings: &TraceSettings) {
+/// One line on what is traced, once everything is in place, and what is not; `advice` is what the user can do.
+pub fn announce(trace: &mut Trace, settings: &TraceSettings, advice: &str) {
     for note in trace.take_notes() {
         output::say(&note);
     }
     let process = trace.process();
-    let until = if settings.duration.is_some() {
-        ""
-    } else {
-        "; Ctrl-C ends the trace and shows the report"
-    };
+    let allocators = trace.allocators().join(", ");
     output::say(&format!(
-        "tracing {} (process {}): {}{until}",
-        process.comm,
-        process.pid,
-        trace.allocators().join(", ")
+        "tracing {} (process {}): {allocators}{advice}",
+        process.comm, process.pid
     ));
     if settings.verbose {
-        output::say(&attached(trace));
+        trace.timings().iter().for_each(|line| output::say(line));
     }
-}
-
-fn attached(trace: &Trace) -> String {
-    let Attaching {
-        probes,
-        took,
-        unwinding_took,
-    } = trace.attaching();
-    let way = trace.way().map_or("no way", Way::name);
-    format!("attached {probes} probes by {way} in {took:.1?}; unwinding tables made in {unwinding_took:.1?}")
 }
 
 async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Interrupts) -> Result<End> {
     let mut timers = Timers::start(settings);
-    // SAFETY: both descriptors live in `trace`, which outlives their use here: they are only polled.
-    let (exited, events) = unsafe {
-        let exited = std::os::fd::AsRawFd::as_raw_fd(&trace.process().exited_fd());
-        let events = std::os::fd::AsRawFd::as_raw_fd(&trace.recorder().tracer().events_fd());
-        (
-            AsyncFd::new(BorrowedFd::borrow_raw(exited))?,
-            AsyncFd::new(BorrowedFd::borrow_raw(events))?,
-        )
-    };
+    let exited = watched(trace.process().exited_fd())?;
+    let events = watched(trace.recorder().tracer().events_fd())?;
     let pid = trace.process().pid;
     let mut previous = None;
     loop {
@@ -118,17 +101,27 @@ async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Int
             }
             due = timers.due() => match due {
                 Due::End => return Ok(End::Asked),
-                Due::Turn => trace.turn(),
+                Due::Turn => {
+                    trace.turn();
+                    trace.take_notes().iter().for_each(|note| output::say(note));
+                }
                 Due::Report => report(settings, trace, &mut previous)?,
             },
         }
     }
 }
 
+/// Watches a descriptor of its own, so that the original can come and go.
+fn watched(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
+    let copy = descriptor.try_clone_to_owned()?;
+    // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives.
+    Ok(unsafe { AsyncFd::register(copy) }?)
+}
+
 /// A short report of what changed since the previous one.
 pub fn report(settings: &TraceSettings, trace: &mut Trace, previous: &mut Option<Profile>) -> Result<()> {
     let started = std::time::Instant::now();
-    let profile = trace.profile()?;
+    let profile = trace.profile(Detail::Brief)?;
     if settings.verbose {
         output::say(&format!(
             "profile of {} sites made in {:?}",

@@ -42,8 +42,10 @@ impl CodeTables {
         self.add_files(space, tracer);
         self.add_vdso(space, tracer);
         tracer.unwind().set_rules(self.interner.rules());
-        let mappings: Vec<UnwindMapping> =
-            space.executable_mappings().map(|(mapping, module)| self.mapping(mapping, module.as_deref())).collect();
+        let mappings: Vec<UnwindMapping> = space
+            .executable_mappings()
+            .map(|(mapping, module)| self.mapping(mapping, module.as_deref()))
+            .collect();
         let without_room = tracer.set_mappings(&mappings);
         if without_room > 0 {
             self.left_out.push(format!("{without_room} mappings"));
@@ -75,19 +77,29 @@ impl CodeTables {
         if self.vdso.is_some() {
             return;
         }
-        let Some(mapping) = space.mappings().iter().find(|mapping| is_vdso(mapping)) else { return };
+        let Some(mapping) = space.mappings().iter().find(|mapping| is_vdso(mapping)) else {
+            return;
+        };
         let image = read_memory(space.pid, mapping.start, (mapping.end - mapping.start) as usize);
         let table = image.ok().and_then(|image| unwind::table(&image[..]).ok());
         self.vdso = table.and_then(|table| self.place(&table, VDSO, tracer));
     }
 
     fn place(&mut self, table: &Table, name: &str, tracer: &mut Tracer) -> Option<Placed> {
-        let PackedModule { first_address, rows, pages, .. } = self.interner.pack(table);
+        let PackedModule {
+            first_address,
+            rows,
+            pages,
+            ..
+        } = self.interner.pack(table);
         let placed = tracer.unwind().add(&rows, &pages);
         if placed.is_none() {
             self.left_out.push(name.to_owned());
         }
-        Some(Placed { pages: placed?, first_address })
+        Some(Placed {
+            pages: placed?,
+            first_address,
+        })
     }
 
     fn mapping(&self, mapping: &Mapping, module: Option<&Module>) -> UnwindMapping {
@@ -98,7 +110,11 @@ impl CodeTables {
         };
         // The vDSO's image begins at its mapping, and counts its addresses from there.
         let first = module.map_or(Some(0), |module| module.virtual_address(mapping, mapping.start));
-        let bare = UnwindMapping { start: mapping.start, end: mapping.end, ..UnwindMapping::default() };
+        let bare = UnwindMapping {
+            start: mapping.start,
+            end: mapping.end,
+            ..UnwindMapping::default()
+        };
         match (placed, first) {
             (Some(placed), Some(first)) => UnwindMapping {
                 bias: mapping.start.wrapping_sub(first).wrapping_add(placed.first_address),
@@ -107,7 +123,10 @@ impl CodeTables {
                 kind: UnwindKind::Tables as u32,
                 ..bare
             },
-            _ => UnwindMapping { kind: UnwindKind::Guess as u32, ..bare },
+            _ => UnwindMapping {
+                kind: UnwindKind::Guess as u32,
+                ..bare
+            },
         }
     }
 }

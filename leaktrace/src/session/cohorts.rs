@@ -23,7 +23,7 @@ struct Cohort {
 /// All cohorts of a trace, oldest first.
 #[derive(Clone, Debug)]
 pub struct Cohorts {
-    cohorts: Vec<Cohort>,
+    list: Vec<Cohort>,
     free: Vec<u32>,
     turns: u64,
 }
@@ -49,7 +49,7 @@ impl Cohorts {
             end_ns: None,
         };
         Self {
-            cohorts: vec![first],
+            list: vec![first],
             free: (1..COHORT_SLOTS as u32).rev().collect(),
             turns: 0,
         }
@@ -74,7 +74,7 @@ impl Cohorts {
     /// Sum of what is at least `age_ns` old, to the resolution of a cohort: blocks that may be younger are left out.
     pub fn older_than(&self, live: &[Amount; COHORT_SLOTS], now_ns: u64, age_ns: u64) -> Amount {
         let old_enough = |cohort: &&Cohort| age_ns == 0 || youngest_age(cohort, now_ns) >= age_ns;
-        self.cohorts
+        self.list
             .iter()
             .filter(old_enough)
             .map(|cohort| sum(live, cohort))
@@ -83,27 +83,27 @@ impl Cohorts {
 
     /// Age of the oldest block at least, in nanoseconds.
     pub fn oldest_age(&self, live: &[Amount; COHORT_SLOTS], now_ns: u64) -> u64 {
-        let oldest = self.cohorts.iter().find(|cohort| sum(live, cohort).count > 0);
+        let oldest = self.list.iter().find(|cohort| sum(live, cohort).count > 0);
         oldest.map_or(0, |cohort| youngest_age(cohort, now_ns))
     }
 
     /// What is live of each cohort, with the age of its first block, in nanoseconds; oldest first.
     pub fn by_age(&self, live: &[Amount; COHORT_SLOTS], now_ns: u64) -> impl Iterator<Item = (u64, Amount)> {
-        self.cohorts
+        self.list
             .iter()
             .map(move |cohort| (now_ns.saturating_sub(cohort.start_ns), sum(live, cohort)))
     }
 
     /// The slot in which label `label` is kept.
     pub fn slot_of(&self, label: u32) -> u32 {
-        self.cohorts
+        self.list
             .iter()
             .find(|cohort| cohort.labels.contains(&label))
             .map_or(0, |cohort| cohort.slots[0])
     }
 
     fn finish_merge(&mut self) -> Option<(u32, u32)> {
-        let merging = self.cohorts.iter_mut().find(|cohort| cohort.slots.len() > 1)?;
+        let merging = self.list.iter_mut().find(|cohort| cohort.slots.len() > 1)?;
         Some((merging.slots.pop()?, merging.slots[0]))
     }
 
@@ -114,13 +114,13 @@ impl Cohorts {
             let age = now_ns.saturating_sub(end).max(1);
             (end - pair[0].start_ns) as f64 / age as f64
         };
-        let closed = self.cohorts.len().saturating_sub(1);
-        let pairs = self.cohorts.get(..closed)?.windows(2).enumerate();
+        let closed = self.list.len().saturating_sub(1);
+        let pairs = self.list.get(..closed)?.windows(2).enumerate();
         let (older, _) = pairs
             .map(|(i, pair)| (i, cost(pair)))
             .min_by(|a, b| a.1.total_cmp(&b.1))?;
-        let younger = self.cohorts.remove(older + 1);
-        let merged = self.cohorts.get_mut(older)?;
+        let younger = self.list.remove(older + 1);
+        let merged = self.list.get_mut(older)?;
         merged.labels.end = younger.labels.end;
         merged.end_ns = younger.end_ns;
         merged.slots.extend(younger.slots);
@@ -128,14 +128,14 @@ impl Cohorts {
     }
 
     fn open(&mut self, now_ns: u64) -> Option<(u32, u32)> {
-        let youngest = self.cohorts.last_mut()?;
+        let youngest = self.list.last_mut()?;
         let label = youngest.labels.end;
         if label >= MAX_COHORTS || !self.turns.is_multiple_of(stride(label)) {
             return None;
         }
         let slot = self.free.pop()?;
         youngest.end_ns = Some(now_ns);
-        self.cohorts.push(Cohort {
+        self.list.push(Cohort {
             slots: vec![slot],
             labels: label..label + 1,
             start_ns: now_ns,
@@ -145,9 +145,9 @@ impl Cohorts {
     }
 }
 
-/// Turns per label: one at first, then more and more, so that labels never run out.
+/// Turns per label: one at first, then more and more: at a turn a second the labels last for 68 years.
 fn stride(label: u32) -> u64 {
-    u64::from(MAX_COHORTS / (MAX_COHORTS - label).max(1)).next_power_of_two()
+    u64::from(MAX_COHORTS / (MAX_COHORTS - label).max(1)).pow(2)
 }
 
 fn youngest_age(cohort: &Cohort, now_ns: u64) -> u64 {
@@ -244,7 +244,7 @@ mod tests {
         }
         assert!(
             cohorts
-                .cohorts
+                .list
                 .last()
                 .is_some_and(|youngest| youngest.labels.end < MAX_COHORTS)
         );

@@ -12,6 +12,7 @@ use super::{
     attach::{Asked, Interrupts, announce, report},
     clock::{Due, Timers},
     output,
+    snapshot::Detail,
     trace::Trace,
 };
 use crate::{
@@ -41,6 +42,7 @@ struct Session<'a> {
 pub async fn run(settings: &TraceSettings, command: &[OsString]) -> Result<()> {
     // Before signals are caught: the command inherits what was ignored.
     let launched = launch::launch(command)?;
+    super::raise_file_limit();
     let mut interrupts = Interrupts::listen()?;
     let mut session = Session {
         settings,
@@ -92,12 +94,9 @@ impl Session<'_> {
 
     fn handle(&mut self, event: Event) -> Result<()> {
         match event {
-            Event::Held => self.begin()?,
+            // Of another program in its place, too: the one before is gone, and its memory with it.
+            Event::Held | Event::Executed => self.begin()?,
             Event::Mapped(_) => self.arm()?,
-            Event::Executed => {
-                output::say("the command has replaced its program: the trace starts afresh");
-                self.begin()?;
-            }
             Event::Exiting => self.last = self.final_profile()?,
             Event::LeaderGone | Event::Ended(_) => return Ok(()),
         }
@@ -121,7 +120,7 @@ impl Session<'_> {
             Ok(0) => {}
             Ok(_) if self.announced => {}
             Ok(_) => {
-                announce(trace, self.settings);
+                announce(trace, self.settings, "");
                 self.announced = true;
             }
         }
@@ -145,7 +144,7 @@ impl Session<'_> {
         trace.recorder().tracer().set_recording(false);
         trace.recorder().drain();
         trace.follow_code();
-        Ok(Some(trace.profile()?))
+        Ok(Some(trace.profile(Detail::Full)?))
     }
 
     fn finish(mut self, exit: Option<Exit>) -> Result<()> {
@@ -158,7 +157,7 @@ impl Session<'_> {
         }
         let mut profile = match self.last {
             Some(profile) => profile,
-            None => trace.profile()?,
+            None => trace.profile(Detail::Full)?,
         };
         profile.target.exit = exit;
         output::say(&ending(exit));

@@ -16,19 +16,28 @@ mod snapshot;
 mod trace;
 
 use anyhow::{Context as _, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::settings::{Subject, TraceSettings};
 
 /// Traces until the end that the settings ask for, and writes the reports.
-pub fn run(settings: TraceSettings) -> Result<()> {
-    output::check(&settings)?;
+pub fn run(settings: &TraceSettings) -> Result<()> {
+    output::check(settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime
         .context("cannot start: no event loop to be had from the system")?
         .block_on(async {
             match &settings.subject {
-                Subject::Process(pid) => attach::run(&settings, *pid).await,
-                Subject::Command(command) => launch::run(&settings, command).await,
+                Subject::Process(pid) => attach::run(settings, *pid).await,
+                Subject::Command(command) => launch::run(settings, command).await,
             }
         })
+}
+
+/// Each file of a target is held open. Where the limit cannot be raised, the one there is must do. Not to be called
+/// before a command is started, which would inherit it.
+fn raise_file_limit() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }

@@ -59,12 +59,12 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts recording.
-    pub fn start(tracer: Tracer) -> Self {
+    /// Makes everything ready. Recording is to be switched on when probes are in place: a block that is seen being
+    /// born must be seen when it is freed.
+    pub fn new(tracer: Tracer) -> Self {
         let cohorts = Cohorts::new(0);
         tracer.tables().set_slot(0, 0);
         tracer.tables().set_cohort(0);
-        tracer.set_recording(true);
         Self {
             tracer,
             cohorts,

@@ -8,7 +8,7 @@ use super::recorder::{Recorder, SiteNow, positive};
 use crate::{
     analysis::{self, Cohort, Evidence, History},
     kernel::{CounterValues, KernelError},
-    profile::{Accounting, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, Tool, Window},
+    profile::{Accounting, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, Tool, Verdict, Window},
     symbols::{RawStack, Symbolizer, trim::trim},
     target::AddressSpace,
 };
@@ -48,6 +48,17 @@ pub struct Scene<'a> {
     pub window: Window,
     /// Blocks younger than this are left out.
     pub min_age_ns: u64,
+    /// How much is worked out.
+    pub detail: Detail,
+}
+
+/// How much of a profile is worked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Numbers and names: what a short report needs.
+    Brief,
+    /// Growth and verdicts too.
+    Full,
 }
 
 /// Makes a profile of this moment.
@@ -69,7 +80,7 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
         },
         target: scene.target.clone(),
         window: scene.window,
-        accounting: accounting(&now, &recorder.counters()?),
+        accounting: accounting(&now, &recorder.counters()?, symbolizer, &sites),
         sites,
         timeline: recorder.timeline().to_vec(),
     })
@@ -106,7 +117,13 @@ fn one_site(recorder: &Recorder, index: u32, now: &SiteNow, scene: &Scene) -> Si
         oldest_age_ns,
         cohorts: &by_age,
     };
-    let (verdict, why) = analysis::judge(&evidence);
+    let (verdict, why, growth_bytes_per_s) = match scene.detail {
+        Detail::Brief => (Verdict::Unknown, String::new(), 0.0),
+        Detail::Full => {
+            let (verdict, why) = analysis::judge(&evidence);
+            (verdict, why, history.slope_per_s())
+        }
+    };
     Site {
         id: format!("{:016x}", record.map_or(0, |record| record.hash)),
         live_bytes: positive(live.bytes),
@@ -114,7 +131,7 @@ fn one_site(recorder: &Recorder, index: u32, now: &SiteNow, scene: &Scene) -> Si
         allocated_bytes: positive(now.allocated.bytes),
         allocated_count: positive(now.allocated.count),
         oldest_age_ns,
-        growth_bytes_per_s: history.slope_per_s(),
+        growth_bytes_per_s,
         estimate_error: None,
         verdict,
         why,
@@ -145,7 +162,12 @@ fn raw_stack(recorder: &Recorder, index: u32) -> RawStack {
     }
 }
 
-fn accounting(now: &BTreeMap<u32, SiteNow>, counters: &CounterValues) -> Accounting {
+fn accounting(
+    now: &BTreeMap<u32, SiteNow>,
+    counters: &CounterValues,
+    symbolizer: &Symbolizer,
+    sites: &[Site],
+) -> Accounting {
     let sum = |part: fn(&SiteNow) -> Amount| now.values().map(part).fold(Amount::default(), super::cohorts::plus);
     let (allocated, live) = (sum(|site| site.allocated), sum(SiteNow::live));
     let lost = named(counters, LOST);
@@ -159,8 +181,29 @@ fn accounting(now: &BTreeMap<u32, SiteNow>, counters: &CounterValues) -> Account
         sample_bytes: 1,
         complete: lost.is_empty(),
         lost,
-        notes: named(counters, NOTES),
+        notes: notes(counters, symbolizer),
+        stacks: sites.len() as u64,
+        whole_stacks: sites.iter().filter(|site| site.stack.whole).count() as u64,
     }
+}
+
+/// What is no loss: counted by the kernel side, and what could not be given a name.
+fn notes(counters: &CounterValues, symbolizer: &Symbolizer) -> BTreeMap<String, u64> {
+    let failures = symbolizer.failures();
+    let unnamed = [
+        ("unreadable_addresses", failures.addresses),
+        ("unreadable_files", failures.files),
+        ("files_without_debug", failures.without_debug),
+        ("slow_files", failures.too_slow),
+    ];
+    let mut notes = named(counters, NOTES);
+    notes.extend(
+        unnamed
+            .into_iter()
+            .filter(|(_, count)| *count != 0)
+            .map(|(name, count)| (name.to_owned(), count)),
+    );
+    notes
 }
 
 fn named(counters: &CounterValues, names: &[(Counter, &str)]) -> BTreeMap<String, u64> {

@@ -12,7 +12,7 @@ use super::{
     arm,
     code::CodeTables,
     recorder::Recorder,
-    snapshot::{self, Scene},
+    snapshot::{self, Detail, Scene},
 };
 use crate::{
     kernel::{Tracer, Way},
@@ -33,22 +33,11 @@ pub struct Trace {
     target: TargetInfo,
     armed: HashSet<(u64, u64)>,
     notes: Vec<String>,
+    timings: Vec<String>,
     way: Option<Way>,
-    attaching: Attaching,
     clock: Clock,
     min_age_ns: u64,
     stacks_seen: usize,
-}
-
-/// What attaching came to.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Attaching {
-    /// How many probes were placed.
-    pub probes: usize,
-    /// Time it took, loading the programs included.
-    pub took: Duration,
-    /// Time spent building unwinding tables.
-    pub unwinding_took: Duration,
 }
 
 /// When the trace began, by both clocks.
@@ -65,15 +54,15 @@ impl Trace {
             .with_context(|| format!("cannot read the memory map of process {}", process.pid))?;
         Ok(Self {
             target: target_info(&process),
-            recorder: Recorder::start(Tracer::create(settings.limits)?),
+            recorder: Recorder::new(Tracer::create(settings.limits)?),
             process,
             space,
             symbolizer: Symbolizer::new(),
             code: CodeTables::default(),
             armed: HashSet::new(),
             notes: Vec::new(),
+            timings: Vec::new(),
             way: settings.way,
-            attaching: Attaching::default(),
             clock: Clock::start(),
             min_age_ns: nanoseconds(settings.min_age),
             stacks_seen: 0,
@@ -85,7 +74,7 @@ impl Trace {
     pub fn arm(&mut self) -> Result<Result<usize, PlanError>> {
         // A process that has ended is found out elsewhere; its last known map serves.
         let _ = self.space.refresh();
-        self.code.follow(&self.space, self.recorder.tracer());
+        self.build_tables();
         let planned = match arm::plan(&self.space, &mut self.armed) {
             Ok(planned) => planned,
             Err(nothing) => return Ok(Err(nothing)),
@@ -97,8 +86,13 @@ impl Trace {
                 .tracer()
                 .attach(self.process.pid, &planned.points, self.way)?;
             self.way = Some(way);
-            self.attaching.probes += planned.points.len();
-            self.attaching.took += started.elapsed();
+            self.recorder.tracer().set_recording(true);
+            let (probes, took) = (planned.points.len(), started.elapsed());
+            self.timings
+                .push(format!("attached {probes} probes by {way:?} in {took:.1?}"));
+            let (tables, built) = (self.recorder.tracer().unwind().used_bytes() / 1024, self.code.spent());
+            self.timings
+                .push(format!("unwinding tables of {tables} KiB built in {built:.1?}"));
         }
         for allocator in planned.allocators {
             if !self.target.allocators.contains(&allocator) {
@@ -129,17 +123,9 @@ impl Trace {
         std::mem::take(&mut self.notes)
     }
 
-    /// How the probes are attached.
-    pub fn way(&self) -> Option<Way> {
-        self.way
-    }
-
-    /// What attaching came to, so far.
-    pub fn attaching(&self) -> Attaching {
-        Attaching {
-            unwinding_took: self.code.spent(),
-            ..self.attaching
-        }
+    /// What took how long, since last asked: for those who want to know more.
+    pub fn timings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.timings)
     }
 
     /// Time since the trace began.
@@ -160,19 +146,17 @@ impl Trace {
         if seen != self.stacks_seen {
             self.stacks_seen = seen;
             if matches!(self.space.refresh(), Ok(true)) {
-                self.code.follow(&self.space, self.recorder.tracer());
+                self.build_tables();
             }
         }
     }
 
-    /// Takes the probes away and reads what is left in the ring buffer: the numbers are final. Says how long the
-    /// probes took to go.
-    pub fn stop(&mut self) -> Duration {
+    /// Takes the probes away and reads what is left in the ring buffer: the numbers are final.
+    pub fn stop(&mut self) {
         let started = Instant::now();
         self.recorder.tracer().detach();
-        let took = started.elapsed();
+        self.timings.push(format!("detached in {:.1?}", started.elapsed()));
         self.recorder.drain();
-        took
     }
 
     /// Notes how the process ended.
@@ -181,7 +165,7 @@ impl Trace {
     }
 
     /// The profile of this moment.
-    pub fn profile(&mut self) -> Result<Profile> {
+    pub fn profile(&mut self, detail: Detail) -> Result<Profile> {
         self.recorder.drain();
         let window = self.clock.window();
         let scene = Scene {
@@ -189,6 +173,7 @@ impl Trace {
             space: &self.space,
             window,
             min_age_ns: self.min_age_ns,
+            detail,
         };
         let mut profile = snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?;
         if self.way == Some(Way::Empty) {
@@ -196,6 +181,13 @@ impl Trace {
             profile.accounting.complete = false;
         }
         Ok(profile)
+    }
+
+    fn build_tables(&mut self) {
+        self.code.follow(&self.space, self.recorder.tracer());
+        let notes = self.code.take_left_out().into_iter();
+        self.notes
+            .extend(notes.map(|what| format!("no room for the unwinding tables of {what}: stacks there are guessed")));
     }
 }
 

@@ -16,9 +16,16 @@ pub fn read_memory(pid: u32, address: u64, length: usize) -> io::Result<Vec<u8>>
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut bytes = vec![0; length];
-    let remote = [RemoteIoVec { base: address as usize, len: length }];
+    let remote = [RemoteIoVec {
+        base: address as usize,
+        len: length,
+    }];
     let read = process_vm_readv(Pid::from_raw(pid as i32), &mut [IoSliceMut::new(&mut bytes)], &remote)?;
-    if read == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if read == length {
+        Ok(bytes)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Collector {
         Table {
             base: self.base,
             rows: ordered,
-            rules: self.rules.rules,
+            rules: self.rules.list,
             skipped: self.skipped,
         }
     }
@@ -128,7 +128,7 @@ fn push(rows: &mut Vec<Row>, first: usize, row: Row) {
 
 /// The distinct rules of a module, by number.
 struct Rules {
-    rules: Vec<Rule>,
+    list: Vec<Rule>,
     numbers: HashMap<Rule, u32>,
     /// Numbers found last, by a cheap hash: most rows have one of a few dozen rules.
     recent: Vec<u32>,
@@ -138,7 +138,7 @@ impl Rules {
     /// Only with the gap, so that number 0 is always there.
     fn new() -> Self {
         Self {
-            rules: vec![Rule::GAP],
+            list: vec![Rule::GAP],
             numbers: HashMap::from([(Rule::GAP, 0)]),
             recent: vec![0; RECENT],
         }
@@ -147,13 +147,13 @@ impl Rules {
     fn number(&mut self, rule: Rule) -> u32 {
         let slot = cheap_hash(&rule) & (RECENT - 1);
         let recent = self.recent.get(slot).copied().unwrap_or_default();
-        if self.rules.get(recent as usize) == Some(&rule) {
+        if self.list.get(recent as usize) == Some(&rule) {
             return recent;
         }
-        let next = self.rules.len() as u32;
+        let next = self.list.len() as u32;
         let number = *self.numbers.entry(rule).or_insert(next);
         if number == next {
-            self.rules.push(rule);
+            self.list.push(rule);
         }
         if let Some(recent) = self.recent.get_mut(slot) {
             *recent = number;

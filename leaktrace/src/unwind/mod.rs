@@ -83,7 +83,7 @@ pub fn build_all<M: Sync>(
         done
     };
     let mut all = thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut all = work();
         // A thread could only fail by a panic, which is passed on.
         all.extend(others.into_iter().flat_map(|other| match other.join() {

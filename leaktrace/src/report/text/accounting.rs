@@ -7,14 +7,25 @@ use crate::units::{number, size};
 /// The line.
 pub(super) fn line(accounting: &Accounting) -> String {
     format!(
-        "{} allocations ({}), {} frees ({}); {}{}",
+        "{} allocations ({}), {} frees ({}); {}{}{}",
         number(accounting.allocations),
         size(accounting.allocated_bytes),
         number(accounting.frees),
         size(accounting.freed_bytes),
         lost(accounting),
+        stacks(accounting),
         notes(accounting),
     )
+}
+
+/// How many stacks were unwound to their end; nothing where that was not counted.
+fn stacks(accounting: &Accounting) -> String {
+    let (all, whole) = (accounting.stacks, accounting.whole_stacks);
+    match all.saturating_sub(whole) {
+        _ if all == 0 => String::new(),
+        0 => "; all stacks whole".to_owned(),
+        cut => format!("; {} of {} stacks not whole", number(cut), number(all)),
+    }
 }
 
 fn lost(accounting: &Accounting) -> String {
@@ -93,6 +104,10 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "failed_calls" => ("failed call", "failed calls", ""),
         "nested_calls" => ("call", "calls", " inside others, counted once"),
         "own_mappings" => ("mapping", "mappings", " that the allocator made for itself"),
+        "unreadable_addresses" => ("address", "addresses", " without a name, the file being damaged"),
+        "unreadable_files" => ("file", "files", " that could not be read for names"),
+        "files_without_debug" => ("file", "files", " with debug information that could not be used"),
+        "slow_files" => ("file", "files", " given up, as names took too long"),
         _ => return None,
     })
 }

@@ -51,18 +51,32 @@ fn numbers(site: &Site, total: u64) -> String {
         .estimate_error
         .map(|error| format!(" ±{}", units::percent(error, 1.0)))
         .unwrap_or_default();
-    let growth = match site.growth_bytes_per_s {
-        rate if units::is_still(rate) => "not growing".to_owned(),
-        rate if rate > 0.0 => format!("growing {}", units::rate(rate)),
-        rate => format!("shrinking {}", units::rate(rate)),
-    };
     format!(
-        "{}{error} in {}, {}; {growth}; oldest {}",
+        "{}{error} in {}, {}{}{}",
         units::size(site.live_bytes),
         units::count(site.live_count, "block"),
         units::percent(site.live_bytes as f64, total as f64),
-        units::duration(site.oldest_age_ns),
+        growth(site),
+        oldest(site),
     )
+}
+
+/// How fast the site grows; nothing where that is not known, which a zero alone does not say.
+fn growth(site: &Site) -> String {
+    match site.growth_bytes_per_s {
+        rate if units::is_still(rate) && site.verdict == Verdict::Unknown => String::new(),
+        rate if units::is_still(rate) => "; not growing".to_owned(),
+        rate if rate > 0.0 => format!("; growing {}", units::rate(rate)),
+        rate => format!("; shrinking {}", units::rate(rate)),
+    }
+}
+
+/// Age of the oldest block; nothing while all are of the youngest cohort, whose age has no lower bound.
+fn oldest(site: &Site) -> String {
+    match site.oldest_age_ns {
+        0 => String::new(),
+        age => format!("; oldest {}", units::duration(age)),
+    }
 }
 
 fn verdict(verdict: Verdict) -> &'static str {

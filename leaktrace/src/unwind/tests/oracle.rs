@@ -81,7 +81,7 @@ pub fn each_stretch(data: &[u8], mut visit: impl FnMut(&Stretch<'_>)) -> Option<
     let mut functions: Vec<Function<'_>> = Vec::new();
     collect(&eh_frame, &bases, |fde| functions.push(Function { fde, debug: false }));
     collect(&debug_frame, &bases, |fde| {
-        functions.push(Function { fde, debug: true })
+        functions.push(Function { fde, debug: true });
     });
     functions.sort_by_key(|function| function.fde.initial_address());
     functions.dedup_by_key(|function| function.fde.initial_address());
