@@ -59,5 +59,8 @@ pub struct SessionState {
     /// Mappings that stacks are unwound by: first entry in the low half, number of entries in the high half; 0 when
     /// there are none. Set by userspace.
     pub unwind_mappings: u64,
+    /// Where the first thread's stack began when the program was started; 0 when not known. A frame that lies there
+    /// has no caller, whatever its code says. Set by userspace.
+    pub stack_start: u64,
 }
-plain!(SessionState, 24);
+plain!(SessionState, 32);

@@ -50,7 +50,7 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_CO
 
 /// Records for userspace.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
 
 /// A buffer to walk a stack in, with the flag that says whether a walk is using it.
 #[repr(C)]

@@ -1,9 +1,11 @@
 //! From a stack to its site: hash, index, and the frames sent to userspace once.
 
+use core::mem::offset_of;
+
 use aya_ebpf::bindings::{BPF_NOEXIST, pt_regs};
 use leaktrace_common::{
     counters::Counter,
-    events::{StackRecord, TAG_STACK},
+    events::{MAX_FRAMES, StackRecord, TAG_STACK},
     sites::{OVERFLOW_SITE, SessionState, SiteEntry},
 };
 
@@ -48,11 +50,20 @@ fn introduce(record: &mut StackRecord, entry: Option<*mut SiteEntry>, process: u
     record.process = process;
     record.site = entry.site;
     record.probe = probe;
-    match EVENTS.output::<StackRecord>(&*record, 0) {
+    match EVENTS.output::<[u8]>(used(record), 0) {
         Ok(()) => entry.sent = 1,
         Err(_) => bump(Counter::DeferredStacks),
     }
     entry.site
+}
+
+/// The bytes of a record up to its last frame: most stacks are far from the deepest, and room is short.
+#[inline(always)]
+fn used(record: &StackRecord) -> &[u8] {
+    let frames = record.frame_count as usize & MAX_FRAMES;
+    let length = offset_of!(StackRecord, frames) + frames * size_of::<u64>();
+    // SAFETY: the length is at most that of the record.
+    unsafe { core::slice::from_raw_parts((&raw const *record).cast(), length) }
 }
 
 /// A new index for a stack; another processor may have been first, then its index.

@@ -126,6 +126,9 @@ fn to_caller(walk: &mut Walk) -> Result<(), StackEnd> {
 /// By frame pointer, which such code may or may not keep: what it points to must at least be code.
 #[inline(always)]
 fn guess(walk: &mut Walk) -> Result<(), StackEnd> {
+    if tables::is_stack_start(walk.registers.stack_pointer) {
+        return Err(StackEnd::Whole);
+    }
     if walk.registers.frame_pointer == 0 {
         return Err(if walk.guessed != 0 || !tables::any() {
             StackEnd::Whole

@@ -12,6 +12,9 @@ use crate::maps::{STATE, UNWIND_MAPPINGS, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULE
 const MAPPING_ROUNDS: u32 = 13;
 const ROW_ROUNDS: u32 = 17;
 
+/// Most bytes that the first code puts on the stack.
+const FIRST_FRAME: u64 = 64;
+
 /// Whether there are tables at all.
 #[inline(always)]
 pub fn any() -> bool {
@@ -97,6 +100,20 @@ fn bounds() -> (u32, u32) {
             (both as u32, (both >> 32) as u32)
         }
         None => (0, 0),
+    }
+}
+
+/// Whether a frame lies where the program's first stack began: the loader's and the program's first code have no
+/// unwinding information, and no caller.
+#[inline(always)]
+pub fn is_stack_start(stack_pointer: u64) -> bool {
+    match STATE.get_ptr(0) {
+        // SAFETY: a valid pointer to shared memory.
+        Some(state) => {
+            let start = unsafe { read_volatile(&raw const (*state).stack_start) };
+            start != 0 && stack_pointer >= start.wrapping_sub(FIRST_FRAME) && stack_pointer <= start
+        }
+        None => false,
     }
 }
 

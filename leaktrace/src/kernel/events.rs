@@ -1,5 +1,7 @@
 //! Records of the ring buffer, read into owned data.
 
+use std::mem::offset_of;
+
 use leaktrace_common::events::{
     MappingRecord, ProcessRecord, StackEnd, StackRecord, TAG_MAPPING, TAG_PROCESS, TAG_STACK,
 };
@@ -27,10 +29,10 @@ pub enum Event {
 }
 
 impl Event {
-    /// Reads a record; nothing for one that is not whole or has an unknown tag.
+    /// Reads a record, a stack's being cut behind its last frame; nothing for one that is not whole or has an unknown tag.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         match u32::from_ne_bytes(*bytes.first_chunk()?) {
-            TAG_STACK => Some(stack(&read::<StackRecord>(bytes)?)),
+            TAG_STACK => stack(bytes),
             TAG_MAPPING => Some(Self::Mapping(read(bytes)?)),
             TAG_PROCESS => Some(Self::Process(read(bytes)?)),
             _ => None,
@@ -38,8 +40,15 @@ impl Event {
     }
 }
 
-fn stack(record: &StackRecord) -> Event {
-    Event::Stack {
+fn stack(bytes: &[u8]) -> Option<Event> {
+    let length = bytes.len().min(size_of::<StackRecord>());
+    if length < offset_of!(StackRecord, frames) {
+        return None;
+    }
+    let mut whole = [0; size_of::<StackRecord>()];
+    whole[..length].copy_from_slice(&bytes[..length]);
+    let record: StackRecord = read(&whole)?;
+    Some(Event::Stack {
         site: record.site,
         probe: record.probe,
         hash: record.hash,
@@ -50,7 +59,7 @@ fn stack(record: &StackRecord) -> Event {
             .copied()
             .collect(),
         end: StackEnd::from_raw(record.end),
-    }
+    })
 }
 
 fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {

@@ -62,6 +62,14 @@ impl Tables {
         }
     }
 
+    /// Where the program's first stack began.
+    pub fn set_stack_start(&self, address: u64) {
+        if let Some(state) = self.state.get(0) {
+            // SAFETY: a valid, aligned pointer into shared memory.
+            unsafe { AtomicU64::from_ptr(&raw mut (*state).stack_start) }.store(address, Relaxed);
+        }
+    }
+
     /// Label for blocks born from now on.
     pub fn set_cohort(&self, label: u32) {
         self.set_state(offset_of!(SessionState, cohort), label);

@@ -1,19 +1,14 @@
 //! Tracing a process that is already running.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-
 use anyhow::Result;
 use leaktrace_common::events::ProcessStep;
-use tokio::{
-    io::unix::AsyncFd,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
     clock::{Due, Timers},
     guard, output,
     snapshot::Detail,
-    trace::Trace,
+    trace::{Trace, watched},
 };
 use crate::{
     profile::{Exit, Profile},
@@ -83,7 +78,6 @@ pub fn announce(trace: &mut Trace, settings: &TraceSettings, advice: &str) {
 async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Interrupts) -> Result<End> {
     let mut timers = Timers::start(settings);
     let exited = watched(trace.process().exited_fd())?;
-    let events = watched(trace.recorder().tracer().events_fd())?;
     let pid = trace.process().pid;
     let mut previous = None;
     loop {
@@ -91,14 +85,6 @@ async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Int
             biased;
             _ = interrupts.next() => return Ok(End::Asked),
             _ = exited.readable() => return Ok(End::Exited),
-            ready = events.readable() => {
-                ready?.clear_ready();
-                let steps = trace.recorder().drain();
-                if steps.iter().any(|step| step.process == pid && step.step == ProcessStep::Executed as u32) {
-                    return Ok(End::Replaced);
-                }
-                trace.follow_code();
-            }
             due = timers.due() => match due {
                 Due::End => return Ok(End::Asked),
                 Due::Turn => {
@@ -107,15 +93,14 @@ async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Int
                 }
                 Due::Report => report(settings, trace, &mut previous)?,
             },
+            () = trace.events_ready() => {
+                let steps = trace.drain();
+                if steps.iter().any(|step| step.process == pid && step.step == ProcessStep::Executed as u32) {
+                    return Ok(End::Replaced);
+                }
+            }
         }
     }
-}
-
-/// Watches a descriptor of its own, so that the original can come and go.
-fn watched(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
-    let copy = descriptor.try_clone_to_owned()?;
-    // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives.
-    Ok(unsafe { AsyncFd::register(copy) }?)
 }
 
 /// A short report of what changed since the previous one.

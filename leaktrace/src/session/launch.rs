@@ -83,6 +83,9 @@ impl Session<'_> {
                     }
                     self.tick(due)?;
                 }
+                () = events_ready(self.trace.as_ref()) => {
+                    self.trace.as_mut().map(Trace::drain);
+                }
             }
         }
     }
@@ -167,6 +170,14 @@ impl Session<'_> {
         profile.target.exit = exit;
         output::say(&ending(exit));
         output::write_all(self.settings, &profile)
+    }
+}
+
+/// Waits for the kernel side of the trace to tell something, if there is a trace.
+async fn events_ready(trace: Option<&Trace>) {
+    match trace {
+        Some(trace) => trace.events_ready().await,
+        None => std::future::pending().await,
     }
 }
 

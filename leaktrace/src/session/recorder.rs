@@ -56,6 +56,7 @@ pub struct Recorder {
     ranges: Ranges,
     sites: HashMap<u32, SiteRecord>,
     timeline: Vec<TimelinePoint>,
+    unknown_code: bool,
 }
 
 impl Recorder {
@@ -71,6 +72,7 @@ impl Recorder {
             ranges: Ranges::default(),
             sites: HashMap::new(),
             timeline: Vec::new(),
+            unknown_code: false,
         }
     }
 
@@ -92,6 +94,7 @@ impl Recorder {
                     ..
                 } => {
                     let history = History::default();
+                    self.unknown_code |= end == StackEnd::Gap;
                     self.sites.entry(site).or_insert(SiteRecord {
                         hash,
                         frames,
@@ -162,6 +165,11 @@ impl Recorder {
     /// Number of stacks seen.
     pub fn stack_count(&self) -> usize {
         self.sites.len()
+    }
+
+    /// Whether stacks have ended in code without tables since last asked: code that may have been mapped only now.
+    pub fn take_unknown_code(&mut self) -> bool {
+        std::mem::take(&mut self.unknown_code)
     }
 
     /// Ages.

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use leaktrace_common::{counters::Counter, events::StackEnd, sites::Amount};
+use leaktrace_common::{
+    counters::Counter,
+    events::StackEnd,
+    sites::{Amount, OVERFLOW_SITE},
+};
 
 use super::recorder::{Recorder, SiteNow, positive};
 use crate::{
@@ -80,7 +84,7 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
         },
         target: scene.target.clone(),
         window: scene.window,
-        accounting: accounting(&now, &recorder.counters()?, symbolizer, &sites),
+        accounting: accounting(recorder, &now, symbolizer, &sites)?,
         sites,
         timeline: recorder.timeline().to_vec(),
     })
@@ -163,15 +167,20 @@ fn raw_stack(recorder: &Recorder, index: u32) -> RawStack {
 }
 
 fn accounting(
+    recorder: &Recorder,
     now: &BTreeMap<u32, SiteNow>,
-    counters: &CounterValues,
     symbolizer: &Symbolizer,
     sites: &[Site],
-) -> Accounting {
+) -> Result<Accounting, KernelError> {
+    let counters = &recorder.counters()?;
     let sum = |part: fn(&SiteNow) -> Amount| now.values().map(part).fold(Amount::default(), super::cohorts::plus);
     let (allocated, live) = (sum(|site| site.allocated), sum(SiteNow::live));
-    let lost = named(counters, LOST);
-    Accounting {
+    let mut lost = named(counters, LOST);
+    let unsent = unsent(recorder, now);
+    if unsent != 0 {
+        lost.insert("stacks".into(), unsent);
+    }
+    Ok(Accounting {
         allocations: positive(allocated.count),
         frees: positive(allocated.count - live.count),
         allocated_bytes: positive(allocated.bytes),
@@ -184,7 +193,15 @@ fn accounting(
         notes: notes(counters, symbolizer),
         stacks: sites.len() as u64,
         whole_stacks: sites.iter().filter(|site| site.stack.whole).count() as u64,
-    }
+    })
+}
+
+/// Sites whose stack was put off, and never sent: they were not seen again.
+fn unsent(recorder: &Recorder, now: &BTreeMap<u32, SiteNow>) -> u64 {
+    let used = now
+        .iter()
+        .filter(|(index, site)| **index != OVERFLOW_SITE && site.allocated.count != 0);
+    used.filter(|(index, _)| recorder.site(**index).is_none()).count() as u64
 }
 
 /// What is no loss: counted by the kernel side, and what could not be given a name.

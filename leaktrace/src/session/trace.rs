@@ -2,11 +2,14 @@
 
 use std::{
     collections::HashSet,
+    os::fd::{BorrowedFd, OwnedFd},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
+use leaktrace_common::events::ProcessRecord;
 use nix::sys::utsname::uname;
+use tokio::io::unix::AsyncFd;
 
 use super::{
     arm,
@@ -38,7 +41,14 @@ pub struct Trace {
     clock: Clock,
     min_age_ns: u64,
     stacks_seen: usize,
+    followed: Instant,
+    events: AsyncFd<OwnedFd>,
 }
+
+/// Least time between two looks at the memory map, for a program that keeps showing new stacks; and where these end in
+/// unknown code.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const LOOK_SOON: Duration = Duration::from_millis(2);
 
 /// When the trace began, by both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +62,13 @@ impl Trace {
     pub fn new(settings: &TraceSettings, process: Process) -> Result<Self> {
         let space = AddressSpace::read(process.pid)
             .with_context(|| format!("cannot read the memory map of process {}", process.pid))?;
+        let tracer = Tracer::create(settings.limits)?;
+        tracer.tables().set_stack_start(process.stack_start);
+        let mut recorder = Recorder::new(tracer);
         Ok(Self {
             target: target_info(&process),
-            recorder: Recorder::new(Tracer::create(settings.limits)?),
+            events: watched(recorder.tracer().events_fd())?,
+            recorder,
             process,
             space,
             symbolizer: Symbolizer::new(),
@@ -66,6 +80,7 @@ impl Trace {
             clock: Clock::start(),
             min_age_ns: nanoseconds(settings.min_age),
             stacks_seen: 0,
+            followed: Instant::now(),
         })
     }
 
@@ -138,6 +153,23 @@ impl Trace {
         self.clock.started.elapsed()
     }
 
+    /// Waits until the kernel side has something to tell.
+    pub async fn events_ready(&self) {
+        if let Ok(mut ready) = self.events.readable().await {
+            ready.clear_ready();
+        }
+    }
+
+    /// Takes in what the kernel side tells, and gives what it says of processes.
+    pub fn drain(&mut self) -> Vec<ProcessRecord> {
+        let steps = self.recorder.drain();
+        let since = self.followed.elapsed();
+        if since >= LOOK_AGAIN || (since >= LOOK_SOON && self.recorder.take_unknown_code()) {
+            self.follow_code();
+        }
+        steps
+    }
+
     /// Closes a cohort, and opens the files of new code while the process is there to show them.
     pub fn turn(&mut self) {
         let resident = self.process.resident_bytes().unwrap_or(0);
@@ -150,6 +182,7 @@ impl Trace {
         let seen = self.recorder.stack_count();
         if seen != self.stacks_seen {
             self.stacks_seen = seen;
+            self.followed = Instant::now();
             if matches!(self.space.refresh(), Ok(true)) {
                 self.build_tables();
             }
@@ -194,6 +227,13 @@ impl Trace {
         self.notes
             .extend(notes.map(|what| format!("no room for the unwinding tables of {what}: stacks there are guessed")));
     }
+}
+
+/// Watches a descriptor of its own, so that the original can come and go.
+pub fn watched(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
+    let copy = descriptor.try_clone_to_owned()?;
+    // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives.
+    Ok(unsafe { AsyncFd::register(copy) }?)
 }
 
 impl Clock {

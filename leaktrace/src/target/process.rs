@@ -90,6 +90,8 @@ pub struct Process {
     pub language: &'static str,
     /// When it started, in clock ticks since boot: with the id, what tells it from an earlier or later process.
     pub start_time: u64,
+    /// Address at which the stack of its first thread begins; 0 if that may not be known.
+    pub stack_start: u64,
     pidfd: OwnedFd,
     /// Its directory under `/proc`, held open: it never leads to a later process with the same id.
     directory: OwnedFd,
@@ -133,6 +135,7 @@ impl Process {
             build_id,
             language,
             start_time: stat.start_time,
+            stack_start: stat.stack_start,
             pidfd,
             directory,
         };
@@ -223,6 +226,7 @@ struct Stat {
     state: char,
     flags: u64,
     start_time: u64,
+    stack_start: u64,
 }
 
 fn open_directory(pid: u32) -> Result<OwnedFd, TargetError> {
@@ -299,6 +303,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
         state: fields.first()?.chars().next()?,
         flags: fields.get(6)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
+        stack_start: fields.get(25).and_then(|start| start.parse().ok()).unwrap_or(0),
     })
 }
 

@@ -93,6 +93,7 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "mapping_event" => ("mapping", "mappings", " that found the event buffer full"),
         "process_event" => ("process event", "process events", " that found the event buffer full"),
         "deferred_stacks" => ("stack", "stacks", " sent later, the event buffer being full"),
+        "stacks" => ("stack", "stacks", " that found the event buffer full"),
         "scratch" => ("call", "calls", " without room to walk the stack"),
         "threads_full" => ("call", "calls", " of threads too many to follow"),
         "unreadable" => ("result", "results", " that could not be read"),
