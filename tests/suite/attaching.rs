@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use leaktrace_tests::compare;
+use leaktrace_tests::child::{Child, PATIENCE};
+use leaktrace_tests::compare::{self, LINKER};
 use leaktrace_tests::fixture::Fixture;
-use leaktrace_tests::tracer;
+use leaktrace_tests::profile::Profile;
+use leaktrace_tests::tracer::{self, command};
 use leaktrace_tests::trial::traced;
 use leaktrace_tests::truth::Truth;
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -19,6 +22,11 @@ pub fn trials() -> Vec<Trial> {
         traced("attaching::duration", duration),
         traced("attaching::names_the_target", names_the_target),
         traced("attaching::plugin_loaded_later", plugin_loaded_later),
+        traced("attaching::main_thread_gone_before", main_thread_gone_before),
+        traced(
+            "attaching::main_thread_gone_and_another_trace_ends",
+            main_thread_gone_and_another_trace_ends,
+        ),
     ]
 }
 
@@ -124,4 +132,45 @@ fn plugin_loaded_later() -> Result<()> {
     ensure!(Some(&leaks) == truth.sites.get("plugin_leaks"), "found {leaks:?}");
     ensure!(compare::accounting_faults(&report.profile).is_empty());
     running.end_well()
+}
+
+/// The kernel finds a process's memory through its main thread. Where that is gone, leaktrace is exact all the same,
+/// or says that it is not, or declines in one line. What it may not do is call nothing the whole truth.
+fn exact_or_said_so(profile: &Profile, truth: &Truth) -> Result<()> {
+    let admitted = !profile.accounting.complete && !profile.accounting.lost.is_empty();
+    if admitted {
+        Ok(())
+    } else {
+        compare::exact(profile, truth, LINKER)
+    }
+}
+
+fn main_thread_gone_before() -> Result<()> {
+    let mut running = Fixture::compile("main_gone")?.start(&[])?;
+    let mut tracer = Child::spawn(command().args(["--format", "json", "--pid", &running.pid().to_string()]))?;
+    let armed = tracer.err.expect(tracer::ARMED).is_ok();
+    let truth = running.play()?;
+    if armed {
+        tracer.signal(Signal::SIGINT)?;
+        let ended = tracer.finish(PATIENCE)?;
+        exact_or_said_so(&Profile::parse(&ended.out.join("\n"))?, &truth)?;
+    } else {
+        let ended = tracer.finish(PATIENCE)?;
+        ensure!(ended.status.code() == Some(1) && ended.err.len() == 1, "{ended:?}");
+    }
+    running.end_well()
+}
+
+/// A second trace of anything that uses the same libc takes its probes away again, and must leave the first's.
+fn main_thread_gone_and_another_trace_ends() -> Result<()> {
+    let mut running = Fixture::compile("ends")?.start(&["without-main-at-the-gate"])?;
+    let neighbour = Fixture::compile("malloc")?.start(&[])?;
+    let first = tracer::attach(running.pid(), &[])?;
+    running.go()?;
+    running.child.out.expect("GONE")?;
+    tracer::attach(neighbour.pid(), &[])?.stop()?;
+    let truth = running.play()?;
+    running.end()?;
+    exact_or_said_so(&first.finish()?.profile, &truth)?;
+    neighbour.play_to_the_end()
 }

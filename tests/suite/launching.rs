@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
         traced("launching::found_in_the_path", found_in_the_path),
         traced("launching::keeps_arguments", keeps_arguments),
         traced("launching::through_a_shell", through_a_shell),
+        traced("launching::a_program_that_traces_itself", traces_itself),
         traced("launching::ctrl_c_lets_the_program_end_first", ctrl_c),
     ];
     let sudo = [TRACES, &[Need::Program("id")]].concat();
@@ -119,5 +120,21 @@ fn ctrl_c() -> Result<()> {
     );
     let exit = Profile::read(&file)?.target.exit;
     ensure!(exit == json!({"status": 9}), "exit {exit}");
+    Ok(())
+}
+
+/// `LeakSanitizer` stops its own program at its end by ptrace, which fails where somebody else holds the program so.
+fn traces_itself() -> Result<()> {
+    let flags = ["-O1", "-g", "-fno-omit-frame-pointer", "-pthread", "-fsanitize=leak"];
+    let fixture = Fixture::compile_with("nothing", &flags)?;
+    let mut tracer = tracer::launch(&[], &[&fixture.path])?;
+    tracer.play()?;
+    let report = tracer.finish()?;
+    ensure!(
+        report.profile.target.exit == json!({"status": 0}),
+        "{}: {:?}",
+        report.profile.target.exit,
+        report.ended.err
+    );
     Ok(())
 }
