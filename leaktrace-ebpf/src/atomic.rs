@@ -1,6 +1,6 @@
 //! Atomic changes to map values. `core`'s atomics have none for this target, so the compiler's own are used.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd, atomic_xchg};
 
 /// A number that can be added to and exchanged atomically.
 pub trait Number: Copy {}
@@ -26,4 +26,14 @@ pub unsafe fn add<T: Number>(target: *mut T, amount: T) -> T {
 pub unsafe fn exchange<T: Number>(target: *mut T, value: T) -> T {
     // SAFETY: as promised by the caller.
     unsafe { atomic_xchg::<T, { AtomicOrdering::SeqCst }>(target, value) }
+}
+
+/// Stores `new` if what is there is `old`, and says whether it was.
+///
+/// # Safety
+/// `target` must point into a map value and be aligned.
+#[inline(always)]
+pub unsafe fn replace<T: Number>(target: *mut T, old: T, new: T) -> bool {
+    // SAFETY: as promised by the caller.
+    unsafe { atomic_cxchg::<T, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(target, old, new).1 }
 }

@@ -3,7 +3,12 @@
 use aya_ebpf::bindings::pt_regs;
 use leaktrace_common::{blocks::Call, counters::Counter};
 
-use crate::{counters::bump, maps::CALLS, regs};
+use crate::{
+    atomic,
+    counters::bump,
+    maps::{CALL_SLOT_COUNT, CALL_SLOTS, CALLS, CallSlot},
+    regs,
+};
 
 /// Room for a call that thread `thread` enters at `probe`, unless it is part of one already in flight.
 #[inline(always)]
@@ -28,12 +33,27 @@ pub fn begin(ctx: *const pt_regs, thread: u32, probe: u32) -> Option<&'static mu
 #[inline(always)]
 pub fn end(ctx: *const pt_regs, thread: u32) -> Option<&'static Call> {
     // SAFETY: as in `begin`.
-    let call = unsafe { &mut *CALLS.get_ptr_mut(thread)? };
+    let call = unsafe { &mut *own_slot(thread).or_else(|| CALLS.get_ptr_mut(thread))? };
     if call.stack_pointer == 0 || call.stack_pointer != regs::entry_stack_pointer(ctx) {
         return None;
     }
     call.stack_pointer = 0;
     Some(call)
+}
+
+/// Forgets the calling thread, and says whether it was known.
+#[inline(always)]
+pub fn forget(thread: u32) -> bool {
+    let Some(slot) = slot(thread) else { return false };
+    // SAFETY: a valid pointer, and the slot is the thread's own until the last store.
+    unsafe {
+        if (*slot).thread == thread {
+            (*slot).call.stack_pointer = 0;
+            atomic::exchange(&raw mut (*slot).thread, 0);
+            return true;
+        }
+    }
+    CALLS.remove(thread).is_ok()
 }
 
 /// Deeper on the stack means inside the call. At the same depth it is a tail call (`reallocarray` jumps to `realloc`),
@@ -45,16 +65,35 @@ fn is_nested(call: &Call, stack_pointer: u64, probe: u32) -> bool {
 
 #[inline(always)]
 fn entry(thread: u32) -> Option<*mut Call> {
+    own_slot(thread).or_else(|| other_entry(thread))
+}
+
+/// The call in the thread's slot, if the slot is the thread's.
+#[inline(always)]
+fn own_slot(thread: u32) -> Option<*mut Call> {
+    let slot = slot(thread)?;
+    // SAFETY: a valid pointer. Only the thread itself makes the slot its own and gives it up.
+    unsafe { ((*slot).thread == thread).then_some(&raw mut (*slot).call) }
+}
+
+/// The thread's entry where its slot is not its own, or not yet.
+#[inline(never)]
+fn other_entry(thread: u32) -> Option<*mut Call> {
     if let Some(call) = CALLS.get_ptr_mut(thread) {
         return Some(call);
     }
-    new_entry(thread)
-}
-
-#[inline(never)]
-fn new_entry(thread: u32) -> Option<*mut Call> {
+    let slot = slot(thread)?;
+    // SAFETY: a valid pointer into the table.
+    if unsafe { atomic::replace(&raw mut (*slot).thread, 0, thread) } {
+        return own_slot(thread);
+    }
     if CALLS.insert(thread, Call::default(), 0).is_err() {
         bump(Counter::LostThreadsFull);
     }
     CALLS.get_ptr_mut(thread)
+}
+
+#[inline(always)]
+fn slot(thread: u32) -> Option<*mut CallSlot> {
+    CALL_SLOTS.get_ptr_mut(thread & (CALL_SLOT_COUNT - 1))
 }

@@ -24,7 +24,27 @@ pub static PROBES: Array<ProbeSpec> = Array::with_max_entries(MAX_PROBES, 0);
 #[map]
 pub static LIVE: HashMap<BlockKey, Block> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Calls in flight by thread. Entries outlive the call: an update in place costs half of an insert and a delete.
+/// A thread's place for its calls.
+#[repr(C)]
+pub struct CallSlot {
+    /// Whose it is; 0 while it is free.
+    pub thread: u32,
+    /// Always zero.
+    pub zero: u32,
+    /// The call in flight.
+    pub call: Call,
+}
+
+/// Number of [`CALL_SLOTS`], a power of two.
+pub const CALL_SLOT_COUNT: u32 = 4096;
+
+/// Calls in flight, of threads that found their slot free: the low bits of a thread's number say which. Reached
+/// without a helper call, which is what a hash table costs most.
+#[map]
+pub static CALL_SLOTS: Array<CallSlot> = Array::with_max_entries(CALL_SLOT_COUNT, 0);
+
+/// Calls in flight of all other threads. Entries outlive the call: an update in place costs half of an insert and a
+/// delete.
 #[map]
 pub static CALLS: HashMap<u32, Call> = HashMap::with_max_entries(32_768, 0);
 

@@ -8,13 +8,14 @@ use leaktrace_common::{
 
 use crate::{
     counters::bump,
-    maps::{CALLS, EVENTS},
+    inflight,
+    maps::EVENTS,
 };
 
 /// A thread ends: what it had in flight is forgotten, so that a later thread of the same number starts clean.
 #[raw_tracepoint]
 pub fn thread_exit(_ctx: RawTracePointContext) -> i32 {
-    let _ = CALLS.remove(bpf_get_current_pid_tgid() as u32);
+    inflight::forget(bpf_get_current_pid_tgid() as u32);
     0
 }
 
@@ -23,7 +24,7 @@ pub fn thread_exit(_ctx: RawTracePointContext) -> i32 {
 pub fn program_exec(_ctx: RawTracePointContext) -> i32 {
     let ids = bpf_get_current_pid_tgid();
     let thread = ids as u32;
-    if CALLS.remove(thread).is_ok() {
+    if inflight::forget(thread) {
         tell(ProcessStep::Executed, (ids >> 32) as u32, thread);
     }
     0
