@@ -145,9 +145,9 @@ impl Cohorts {
     }
 }
 
-/// Turns per label: one at first, then more and more, so that labels never run out.
+/// Turns per label: one at first, then more and more: at a turn a second the labels last for 68 years.
 fn stride(label: u32) -> u64 {
-    u64::from(MAX_COHORTS / (MAX_COHORTS - label).max(1)).next_power_of_two()
+    u64::from(MAX_COHORTS / (MAX_COHORTS - label).max(1)).pow(2)
 }
 
 fn youngest_age(cohort: &Cohort, now_ns: u64) -> u64 {
