@@ -6,6 +6,11 @@
 //!
 //! x86-64: CFA is the stack pointer of the caller at the call, and the return address lies just below it.
 
+#![expect(
+    clippy::inline_always,
+    reason = "the verifier sees one function, and follows no references across calls"
+)]
+
 use crate::{events::StackEnd, plain};
 
 /// Bits of an address within a page of rows.

@@ -59,7 +59,9 @@ pub fn entered(ctx: *const pt_regs, caller: Caller, kind: CallKind, spec: &Probe
         CallKind::Remap if arguments.argument(4) & MREMAP_DONTUNMAP == 0 => {
             announce(caller, call, call.address, arguments.argument(2));
         }
+        // brk(new): the new break is what is kept as the size.
         CallKind::SetBreak => {
+            call.size = call.address;
             let variable = regs::instruction_pointer(ctx).wrapping_add(spec.break_variable as u64);
             // SAFETY: the helper checks the address.
             call.address = unsafe { bpf_probe_read_user(variable as *const u64) }.unwrap_or(0);

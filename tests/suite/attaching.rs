@@ -59,7 +59,7 @@ fn one_after_another() -> Result<()> {
 }
 
 fn quick_to_arm_and_to_end() -> Result<()> {
-    let running = Fixture::compile("busy")?.start(&[])?;
+    let running = Fixture::compile("busy")?.start(&["4", "100"])?;
     let began = Instant::now();
     let tracer = tracer::attach(running.pid(), &[])?;
     let armed = began.elapsed();

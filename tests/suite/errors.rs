@@ -132,7 +132,7 @@ fn kernel_thread() -> Result<()> {
         name.trim() == "kthreadd",
         "process 2 is {name:?}: no kernel thread to try it on"
     );
-    one_line(&leaktrace(&["--pid", "2"])?, &["kernel thread"])
+    one_line(&leaktrace(&["--pid", "2"])?, &["2", "kernel"])
 }
 
 fn zombie() -> Result<()> {
@@ -149,13 +149,18 @@ fn zombie() -> Result<()> {
 fn command_not_found() -> Result<()> {
     one_line(
         &leaktrace(&["--", "no-such-command-anywhere"])?,
-        &["no-such-command-anywhere", "not found"],
+        &["no-such-command-anywhere"],
     )?;
     one_line(&leaktrace(&["--", "/no/such/path"])?, &["/no/such/path"])
 }
 
 fn command_not_a_program() -> Result<()> {
-    one_line(&leaktrace(&["--", "/etc/hostname"])?, &["/etc/hostname"])?;
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("notes");
+    fs::write(&file, "not a program")?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
+    let name = file.to_string_lossy();
+    one_line(&leaktrace(&["--", &name])?, &[&name])?;
     one_line(&leaktrace(&["--", "/etc"])?, &["/etc"])
 }
 
@@ -217,9 +222,10 @@ fn own_process_as_nobody() -> Result<()> {
     one_line(&ended?, &["sudo"])
 }
 
-/// What is not writable is said before the target is touched, not after an hour of tracing.
+/// What can be known before is said before the target is touched, not after an hour of tracing.
 fn output_directory_missing() -> Result<()> {
-    refused_output(Path::new("/no/such/directory/report.json"))
+    let file = "/no/such/directory/report.json";
+    one_line(&leaktrace(&["--output", file, "--pid", "1"])?, &[file])
 }
 
 fn output_in_proc() -> Result<()> {
@@ -237,7 +243,7 @@ fn refused_output(file: &Path) -> Result<()> {
         "--pid",
         &running.pid().to_string(),
     ])?;
-    one_line(&ended, &[&name])?;
+    without_progress(ended, &[&name])?;
     running.play_to_the_end()
 }
 

@@ -50,7 +50,7 @@ fn all_at_once() -> Result<()> {
     );
     let svg = fs::read_to_string(dir.path().join("p.svg"))?;
     ensure!(
-        svg.contains("<svg") && svg.contains("of_nothing"),
+        svg.contains("<svg") && svg.contains("up"),
         "this is no flame graph: {svg:.200}"
     );
     let text = fs::read_to_string(dir.path().join("p.txt"))?;

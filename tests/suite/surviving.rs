@@ -51,7 +51,7 @@ fn killed_at_random_moments() -> Result<()> {
 }
 
 fn attached_fifty_times() -> Result<()> {
-    let mut running = Fixture::compile("busy")?.start(&[])?;
+    let mut running = Fixture::compile("busy")?.start(&["4", "100"])?;
     for round in 0..50 {
         let report = tracer::attach(running.pid(), &[])?
             .stop()

@@ -64,6 +64,16 @@ pub fn plan(space: &AddressSpace, armed: &mut HashSet<(u64, u64)>) -> Result<Pla
     })
 }
 
+/// Whether the program `exe` names a loader that maps its libraries.
+pub fn has_loader(space: &AddressSpace, exe: &Path) -> bool {
+    let modules = space.executable_modules();
+    let program = modules.iter().find(|module| module.path == exe);
+    program.is_none_or(|module| {
+        let cache = ReadCache::new(module.file());
+        Image::parse(&cache).is_ok_and(|image| image.interpreter().is_some())
+    })
+}
+
 fn point(module: &Module, probe: &plan::Probe) -> AttachPoint {
     AttachPoint {
         path: module.link_path(),

@@ -9,7 +9,7 @@ use leaktrace_common::unwind::{UnwindKind, UnwindMapping};
 use object::ReadCache;
 
 use crate::{
-    kernel::{PlacedPages, Tracer},
+    kernel::Tracer,
     target::{AddressSpace, Mapping, Module, memory::read_memory},
     unwind::{self, PackedModule, RuleInterner, Table},
 };
@@ -28,11 +28,10 @@ pub struct CodeTables {
     spent: Duration,
 }
 
-/// A file's pages in the kernel's tables.
-#[derive(Clone, Copy, Debug)]
+/// A file whose pages are in the kernel's tables. Its rows are there, and no longer here.
 struct Placed {
-    pages: PlacedPages,
-    first_address: u64,
+    packed: PackedModule,
+    first_page: u32,
 }
 
 impl CodeTables {
@@ -86,48 +85,31 @@ impl CodeTables {
     }
 
     fn place(&mut self, table: &Table, name: &str, tracer: &mut Tracer) -> Option<Placed> {
-        let PackedModule {
-            first_address,
-            rows,
-            pages,
-            ..
-        } = self.interner.pack(table);
-        let placed = tracer.unwind().add(&rows, &pages);
+        let mut packed = self.interner.pack(table);
+        let placed = tracer.unwind().add(&packed.rows, &packed.pages);
+        packed.rows = Vec::new();
         if placed.is_none() {
             self.left_out.push(name.to_owned());
         }
-        Some(Placed {
-            pages: placed?,
-            first_address,
-        })
+        Some(Placed { packed, first_page: placed?.first_page })
     }
 
     fn mapping(&self, mapping: &Mapping, module: Option<&Module>) -> UnwindMapping {
         let placed = match module {
-            Some(module) => self.files.get(&module.identity).copied().flatten(),
-            None if is_vdso(mapping) => self.vdso,
+            Some(module) => self.files.get(&module.identity).and_then(Option::as_ref),
+            None if is_vdso(mapping) => self.vdso.as_ref(),
             None => None,
         };
-        // The vDSO's image begins at its mapping, and counts its addresses from there.
-        let first = module.map_or(Some(0), |module| module.virtual_address(mapping, mapping.start));
-        let bare = UnwindMapping {
+        // The vDSO's image begins at its mapping, whatever offset that is said to have.
+        let offset = if module.is_some() { mapping.offset } else { 0 };
+        let by_tables =
+            |placed: &Placed| placed.packed.mapping(mapping.start, mapping.end, offset, placed.first_page);
+        placed.and_then(by_tables).unwrap_or(UnwindMapping {
             start: mapping.start,
             end: mapping.end,
+            kind: UnwindKind::Guess as u32,
             ..UnwindMapping::default()
-        };
-        match (placed, first) {
-            (Some(placed), Some(first)) => UnwindMapping {
-                bias: mapping.start.wrapping_sub(first).wrapping_add(placed.first_address),
-                first_page: placed.pages.first_page,
-                pages: placed.pages.pages,
-                kind: UnwindKind::Tables as u32,
-                ..bare
-            },
-            _ => UnwindMapping {
-                kind: UnwindKind::Guess as u32,
-                ..bare
-            },
-        }
+        })
     }
 }
 

@@ -116,6 +116,11 @@ impl Session<'_> {
     fn arm(&mut self) -> Result<()> {
         let Some(trace) = &mut self.trace else { return Ok(()) };
         match trace.arm()? {
+            // Its loader may map one yet; without a loader nothing will change, and nothing of it has run so far.
+            Err(nothing) if !trace.has_loader() => {
+                let _ = kill(Pid::from_raw(self.launched.pid as i32), Signal::SIGKILL);
+                return Err(nothing.into());
+            }
             Err(nothing) => self.unarmed = Some(nothing),
             Ok(0) => {}
             Ok(_) if self.announced => {}

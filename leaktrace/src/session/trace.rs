@@ -108,6 +108,11 @@ impl Trace {
         &self.process
     }
 
+    /// Whether the program is started by a loader, which maps its libraries.
+    pub fn has_loader(&self) -> bool {
+        arm::has_loader(&self.space, &self.process.exe)
+    }
+
     /// What is recorded.
     pub fn recorder(&mut self) -> &mut Recorder {
         &mut self.recorder

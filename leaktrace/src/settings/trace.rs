@@ -44,7 +44,9 @@ pub enum Subject {
 impl TraceSettings {
     /// Checks the flags and gives them meaning.
     pub fn new(args: TraceArgs) -> Result<Self> {
-        output::plain_view(&args.output.report)?;
+        let reports = args.output.report;
+        output::plain_view(&reports)?;
+        reports.output.iter().try_for_each(|path| output::check_format(path))?;
         Ok(Self {
             subject: subject(args.pid, args.program)?,
             duration: args
@@ -67,7 +69,7 @@ impl TraceSettings {
                 AttachWay::Perf => Some(Way::Perf),
             },
             verbose: args.verbose,
-            reports: args.output.report,
+            reports,
         })
     }
 }

@@ -39,7 +39,7 @@ pub enum TargetError {
     #[error("process {0} has ended (it is a zombie): it has no memory left to look at")]
     Zombie(u32),
     /// It is part of the kernel.
-    #[error("{0} is a thread of the kernel: it has no user memory; choose a process of a program")]
+    #[error("{0} is a kernel thread: it has no user memory; choose a process of a program")]
     KernelThread(u32),
     /// It runs 32-bit code.
     #[error("process {0} runs a 32-bit program: leaktrace reads 64-bit programs only; trace a 64-bit build of it")]

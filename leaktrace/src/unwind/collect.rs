@@ -4,7 +4,10 @@ use std::{collections::HashMap, ops::Range};
 
 use leaktrace_common::unwind::Rule;
 
-use super::rows::{Row, Table};
+use super::{
+    rows::{Row, Table},
+    sections::CodeSegment,
+};
 
 /// Space between functions that is taken for padding: shorter than the alignment of functions.
 const PADDING: u32 = 16;
@@ -86,7 +89,7 @@ impl Collector {
     ///
     /// Where functions overlap, the one that starts last holds, to its end, as in the binary search that exception
     /// handling does; of those that start at one address, the first collected.
-    pub fn finish(mut self) -> Table {
+    pub fn finish(mut self, code: Vec<CodeSegment>) -> Table {
         self.functions.sort_by_key(|function| function.start);
         self.functions.dedup_by_key(|function| function.start);
         let mut ordered = Vec::with_capacity(self.rows.len());
@@ -107,8 +110,9 @@ impl Collector {
         Table {
             base: self.base,
             rows: ordered,
-            rules: self.rules.list,
+            rules: self.rules.all,
             skipped: self.skipped,
+            code,
         }
     }
 }
@@ -128,7 +132,7 @@ fn push(rows: &mut Vec<Row>, first: usize, row: Row) {
 
 /// The distinct rules of a module, by number.
 struct Rules {
-    list: Vec<Rule>,
+    all: Vec<Rule>,
     numbers: HashMap<Rule, u32>,
     /// Numbers found last, by a cheap hash: most rows have one of a few dozen rules.
     recent: Vec<u32>,
@@ -138,7 +142,7 @@ impl Rules {
     /// Only with the gap, so that number 0 is always there.
     fn new() -> Self {
         Self {
-            list: vec![Rule::GAP],
+            all: vec![Rule::GAP],
             numbers: HashMap::from([(Rule::GAP, 0)]),
             recent: vec![0; RECENT],
         }
@@ -147,13 +151,13 @@ impl Rules {
     fn number(&mut self, rule: Rule) -> u32 {
         let slot = cheap_hash(&rule) & (RECENT - 1);
         let recent = self.recent.get(slot).copied().unwrap_or_default();
-        if self.list.get(recent as usize) == Some(&rule) {
+        if self.all.get(recent as usize) == Some(&rule) {
             return recent;
         }
-        let next = self.list.len() as u32;
+        let next = self.all.len() as u32;
         let number = *self.numbers.entry(rule).or_insert(next);
         if number == next {
-            self.list.push(rule);
+            self.all.push(rule);
         }
         if let Some(recent) = self.recent.get_mut(slot) {
             *recent = number;

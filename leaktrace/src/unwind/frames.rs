@@ -86,7 +86,7 @@ struct Entries<'a, 'data, S: UnwindSection<Slice<'data>>> {
     section: &'a S,
     bases: &'a BaseAddresses,
     /// By offset; absent ones were broken.
-    common: HashMap<usize, Option<Common<'data>>>,
+    common: HashMap<usize, Option<Box<Common<'data>>>>,
     /// Bytes of common entries that may still be read. Entries do not overlap, so the common ones together cannot be
     /// longer than the section; if they could, a file might ask for time in the square of its size.
     allowance: usize,
@@ -107,10 +107,10 @@ impl<'data, S: UnwindSection<Slice<'data>>> Entries<'_, 'data, S> {
             .map_err(|_| Broken)?;
         let common_at = UnwindOffset::into(partial.cie_offset());
         if !self.common.contains_key(&common_at) {
-            let common = self.read_common(common_at);
+            let common = self.read_common(common_at).map(Box::new);
             self.common.insert(common_at, common);
         }
-        let common = self.common.get(&common_at).and_then(Option::as_ref).ok_or(Broken)?;
+        let common = self.common.get(&common_at).and_then(Option::as_deref).ok_or(Broken)?;
         let function = partial.parse(|_, _, _| Ok(common.cie.clone())).map_err(|_| Broken)?;
         let start = function.initial_address();
         let Some(end) = into.function(start, function.len()) else {

@@ -39,7 +39,7 @@ use object::ReadRef;
 
 pub use pack::{PackedModule, RuleInterner};
 pub use rows::{Row, Table, build};
-pub use sections::{FrameSection, UnwindSections, sections};
+pub use sections::{CodeSegment, FrameSection, UnwindSections, sections};
 
 /// Why a module has no table. Stacks through it are walked by frame pointers, as a guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,8 +56,8 @@ pub enum UnwindError {
     /// Neither `.eh_frame` nor `.debug_frame`.
     #[error("no .eh_frame or .debug_frame: stacks through it are guessed from frame pointers; do not strip them")]
     NoTables,
-    /// More than 4 GiB of code, or a section of more than 1 GiB.
-    #[error("too large to unwind (over 4 GiB of code or 1 GiB of tables): stacks through it are guessed")]
+    /// More than 4 GiB of code, or a section of more than 256 MiB.
+    #[error("too large to unwind (over 4 GiB of code or 256 MiB of tables): stacks through it are guessed")]
     TooLarge,
 }
 

@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 
-use leaktrace_common::unwind::{PAGE_BITS, Rule, row, row_low, row_rule};
+use leaktrace_common::unwind::{PAGE_BITS, Rule, UnwindKind, UnwindMapping, row, row_low, row_rule};
 
-use super::rows::Table;
+use super::{rows::Table, sections::CodeSegment};
 
 /// Number of [`Rule::UNSUPPORTED`] in every interner.
 const UNSUPPORTED: u16 = 1;
+
+/// Size of a page of memory in bytes on x86-64.
+const SYSTEM_PAGE: u64 = 4096;
 
 /// The distinct rules of a session, by number. Number 0 is [`Rule::GAP`].
 #[derive(Clone, Debug)]
@@ -29,6 +32,8 @@ pub struct PackedModule {
     pub pages: Vec<u32>,
     /// Entries of the file that were broken.
     pub skipped: usize,
+    /// The executable segments.
+    pub code: Vec<CodeSegment>,
 }
 
 impl Default for RuleInterner {
@@ -75,6 +80,7 @@ impl RuleInterner {
             rows,
             pages,
             skipped: table.skipped,
+            code: table.code.clone(),
         }
     }
 
@@ -96,6 +102,37 @@ impl PackedModule {
     /// Number of pages.
     pub fn page_count(&self) -> u32 {
         self.pages.len().saturating_sub(1) as u32
+    }
+
+    /// How an executable mapping of this file is unwound, when its first page is entry `first_page` of the session's
+    /// page directory. `start` and `end` are the mapping's addresses, `file_offset` is where in the file it begins;
+    /// `None` where the file has no code.
+    pub fn mapping(&self, start: u64, end: u64, file_offset: u64, first_page: u32) -> Option<UnwindMapping> {
+        Some(UnwindMapping {
+            start,
+            end,
+            bias: self.load_bias(start, file_offset)?.wrapping_add(self.first_address),
+            first_page,
+            pages: self.page_count(),
+            kind: UnwindKind::Tables as u32,
+            zero: 0,
+        })
+    }
+
+    /// What a mapping's addresses differ by from those within the file.
+    pub fn load_bias(&self, start: u64, file_offset: u64) -> Option<u64> {
+        // Segments are mapped from the beginning of a page, so that the end of the one before may be in it too.
+        let begins_before = |segment: &&CodeSegment| segment.file_offset & !(SYSTEM_PAGE - 1) <= file_offset;
+        let segment = self
+            .code
+            .iter()
+            .filter(begins_before)
+            .max_by_key(|segment| segment.file_offset)?;
+        let beyond = file_offset.wrapping_sub(segment.file_offset) as i64;
+        if beyond >= segment.size as i64 {
+            return None;
+        }
+        Some(start.wrapping_sub(segment.address).wrapping_sub(beyond as u64))
     }
 
     /// The rule at a virtual address within the file, found as the kernel side finds it; `rules` are those of the

@@ -3,10 +3,16 @@
 use gimli::{BaseAddresses, DebugFrame, EhFrame, LittleEndian};
 use leaktrace_common::unwind::{PAGE_BITS, Rule};
 
-use super::{UnwindError, collect::Collector, frames, sections::UnwindSections};
+use super::{
+    UnwindError,
+    collect::Collector,
+    frames,
+    sections::{CodeSegment, FrameSection, UnwindSections},
+};
 
-/// Most bytes of a section: what keeps the number of rows below 2³².
-const MOST_BYTES: usize = 1 << 30;
+/// Most bytes of a section: what bounds the memory that a hostile file can ask for. The largest known
+/// have a quarter of it.
+const MOST_BYTES: usize = 1 << 28;
 
 /// From an address on, a rule holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +34,8 @@ pub struct Table {
     pub rules: Vec<Rule>,
     /// Entries of the file that were broken, or for code that is not in it.
     pub skipped: usize,
+    /// The executable segments.
+    pub code: Vec<CodeSegment>,
 }
 
 impl Table {
@@ -43,19 +51,19 @@ impl Table {
 /// Makes a module's rows. Where both kinds of section are there, `.debug_frame` adds what `.eh_frame` lacks: code
 /// built without asynchronous tables, next to a C library that has them.
 pub fn build(image: &UnwindSections<'_>) -> Result<Table, UnwindError> {
-    let base = image.code.start & !((1 << PAGE_BITS) - 1);
-    let size = image.code.end.checked_sub(base).ok_or(UnwindError::NoCode)?;
+    let ranges = image.code.iter().map(CodeSegment::range);
+    let code = ranges.reduce(|all, range| all.start.min(range.start)..all.end.max(range.end));
+    let code = code.ok_or(UnwindError::NoCode)?;
+    let base = code.start & !((1 << PAGE_BITS) - 1);
     let sections = [&image.eh_frame, &image.debug_frame];
-    let too_long = sections
-        .iter()
-        .any(|section| section.as_ref().is_some_and(|it| it.bytes.len() > MOST_BYTES));
-    if u32::try_from(size).is_err() || too_long {
+    let too_long = |section: &FrameSection<'_>| section.bytes.len() > MOST_BYTES;
+    if u32::try_from(code.end - base).is_err() || sections.into_iter().flatten().any(too_long) {
         return Err(UnwindError::TooLarge);
     }
     if sections.iter().all(|section| section.is_none()) {
         return Err(UnwindError::NoTables);
     }
-    let mut into = Collector::new(base, image.code.clone());
+    let mut into = Collector::new(base, code);
     if let Some(eh_frame) = &image.eh_frame {
         let bases = BaseAddresses::default()
             .set_eh_frame(eh_frame.address)
@@ -74,5 +82,5 @@ pub fn build(image: &UnwindSections<'_>) -> Result<Table, UnwindError> {
             &mut into,
         );
     }
-    Ok(into.finish())
+    Ok(into.finish(image.code.clone()))
 }

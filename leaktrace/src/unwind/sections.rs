@@ -29,8 +29,26 @@ pub struct UnwindSections<'data> {
     pub text_address: u64,
     /// Virtual address of `.got`, or 0; pointers can be relative to it.
     pub got_address: u64,
-    /// Virtual addresses of the executable segments, from the first to the end of the last.
-    pub code: Range<u64>,
+    /// The executable segments, in the order of the file. Not empty.
+    pub code: Vec<CodeSegment>,
+}
+
+/// An executable segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeSegment {
+    /// Its virtual address.
+    pub address: u64,
+    /// Where it begins in the file.
+    pub file_offset: u64,
+    /// Its length in bytes, in memory. Not 0, and ends within 64 bits.
+    pub size: u64,
+}
+
+impl CodeSegment {
+    /// Its virtual addresses.
+    pub fn range(&self) -> Range<u64> {
+        self.address..self.address.saturating_add(self.size)
+    }
 }
 
 /// A section of unwinding information.
@@ -75,17 +93,22 @@ fn other_file<'data, R: ReadRef<'data>>(data: R) -> UnwindError {
     }
 }
 
-fn code(segments: &[ProgramHeader64<Little>]) -> Result<Range<u64>, UnwindError> {
-    segments
+fn code(segments: &[ProgramHeader64<Little>]) -> Result<Vec<CodeSegment>, UnwindError> {
+    let code: Vec<_> = segments
         .iter()
         .filter(|segment| segment.p_type(Little) == elf::PT_LOAD && segment.p_flags(Little).contains(elf::PF_X))
-        .filter_map(|segment| {
-            let start = segment.p_vaddr(Little);
-            Some(start..start.checked_add(segment.p_memsz(Little))?)
+        .map(|segment| CodeSegment {
+            address: segment.p_vaddr(Little),
+            file_offset: segment.p_offset(Little),
+            size: segment.p_memsz(Little),
         })
-        .filter(|range| !range.is_empty())
-        .reduce(|all, range| all.start.min(range.start)..all.end.max(range.end))
-        .ok_or(UnwindError::NoCode)
+        .filter(|segment| segment.size != 0 && segment.address.checked_add(segment.size).is_some())
+        .collect();
+    if code.is_empty() {
+        Err(UnwindError::NoCode)
+    } else {
+        Ok(code)
+    }
 }
 
 fn by_section_headers<'data, R: ReadRef<'data>>(header: &Header, data: R, found: &mut UnwindSections<'data>) {

@@ -30,17 +30,14 @@ enum Saved {
     Other,
 }
 
-/// How the CFA is found. Only the first kind can be changed in part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cfa {
-    Register { register: u16, offset: i64 },
-    Expression(Shape),
-}
-
 /// The state at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    cfa: Cfa,
+    /// The CFA is this register + the offset, unless there is an expression. As in libgcc, the offset outlives an
+    /// expression: hand-written code goes back from one by naming just the register.
+    cfa_register: u16,
+    cfa_offset: i64,
+    cfa_expression: Option<Shape>,
     frame_pointer: Saved,
     return_address: Saved,
 }
@@ -61,7 +58,9 @@ pub struct Broken;
 impl Default for State {
     fn default() -> Self {
         Self {
-            cfa: Cfa::Register { register: 0, offset: 0 },
+            cfa_register: 0,
+            cfa_offset: 0,
+            cfa_expression: None,
             frame_pointer: Saved::Same,
             return_address: Saved::Same,
         }
@@ -81,15 +80,15 @@ impl State {
         use CallFrameInstruction as I;
         let scaled = |factored: i64| factored.wrapping_mul(factors.data);
         match *instruction {
-            I::DefCfa { register, offset } => self.cfa = register_cfa(register, offset as i64),
+            I::DefCfa { register, offset } => self.define_cfa(register, offset as i64),
             I::DefCfaSf {
                 register,
                 factored_offset,
-            } => self.cfa = register_cfa(register, scaled(factored_offset)),
-            I::DefCfaRegister { register: new } => *self.cfa_parts()?.0 = new.0,
-            I::DefCfaOffset { offset: new } => *self.cfa_parts()?.1 = new as i64,
-            I::DefCfaOffsetSf { factored_offset } => *self.cfa_parts()?.1 = scaled(factored_offset),
-            I::DefCfaExpression { expression } => self.cfa = Cfa::Expression(shape(&expression)),
+            } => self.define_cfa(register, scaled(factored_offset)),
+            I::DefCfaRegister { register } => self.define_cfa(register, self.cfa_offset),
+            I::DefCfaOffset { offset } => self.cfa_offset = offset as i64,
+            I::DefCfaOffsetSf { factored_offset } => self.cfa_offset = scaled(factored_offset),
+            I::DefCfaExpression { expression } => self.cfa_expression = Some(shape(&expression)),
             I::Undefined { register } => self.save(register, factors, Saved::Undefined),
             I::SameValue { register } => self.save(register, factors, Saved::Same),
             I::Offset {
@@ -117,11 +116,15 @@ impl State {
         Ok(())
     }
 
-    fn cfa_parts(&mut self) -> Result<(&mut u16, &mut i64), Broken> {
-        match &mut self.cfa {
-            Cfa::Register { register, offset } => Ok((register, offset)),
-            Cfa::Expression(_) => Err(Broken),
-        }
+    fn define_cfa(&mut self, register: Register, offset: i64) {
+        (self.cfa_register, self.cfa_offset, self.cfa_expression) = (register.0, offset, None);
+    }
+
+    fn cfa(&self) -> Shape {
+        self.cfa_expression.unwrap_or(Shape::Register {
+            register: self.cfa_register,
+            offset: self.cfa_offset,
+        })
     }
 
     fn column(&mut self, register: Register, factors: Factors) -> Option<&mut Saved> {
@@ -163,7 +166,7 @@ impl State {
             return Rule::UNSUPPORTED;
         }
         let (frame_pointer, frame_pointer_offset) = frame_pointer_rule(self.frame_pointer);
-        match cfa_rule(self.cfa) {
+        match cfa_rule(self.cfa()) {
             Some((cfa, cfa_offset, cfa_addend)) => Rule {
                 cfa: cfa as u8,
                 frame_pointer: frame_pointer as u8,
@@ -178,42 +181,33 @@ impl State {
 
     fn is_ucontext(&self) -> bool {
         let at = |offset| Saved::At(Shape::Register { register: RSP, offset });
-        self.cfa
-            == Cfa::Expression(Shape::Stored {
-                register: RSP,
-                offset: SIGNAL_RSP,
-                addend: 0,
-            })
-            && self.frame_pointer == at(SIGNAL_RBP)
-            && self.return_address == at(SIGNAL_RIP)
-    }
-}
-
-fn register_cfa(register: Register, offset: i64) -> Cfa {
-    Cfa::Register {
-        register: register.0,
-        offset,
+        let cfa = Shape::Stored {
+            register: RSP,
+            offset: SIGNAL_RSP,
+            addend: 0,
+        };
+        self.cfa() == cfa && self.frame_pointer == at(SIGNAL_RBP) && self.return_address == at(SIGNAL_RIP)
     }
 }
 
 /// Kind, offset and addend.
-fn cfa_rule(cfa: Cfa) -> Option<(CfaKind, i32, i32)> {
+fn cfa_rule(cfa: Shape) -> Option<(CfaKind, i32, i32)> {
     let (kind, offset, addend) = match cfa {
-        Cfa::Register { register, offset } | Cfa::Expression(Shape::Register { register, offset }) => (
+        Shape::Register { register, offset } => (
             by_register(register, CfaKind::StackPointer, CfaKind::FramePointer)?,
             offset,
             0,
         ),
-        Cfa::Expression(Shape::Stored {
+        Shape::Stored {
             register,
             offset,
             addend,
-        }) => {
+        } => {
             let kind = by_register(register, CfaKind::AtStackPointer, CfaKind::AtFramePointer)?;
             (kind, offset, addend)
         }
-        Cfa::Expression(Shape::Plt { threshold }) => (CfaKind::Plt, i64::try_from(threshold).ok()?, 0),
-        Cfa::Expression(Shape::Other) => return None,
+        Shape::Plt { threshold } => (CfaKind::Plt, i64::try_from(threshold).ok()?, 0),
+        Shape::Other => return None,
     };
     Some((kind, i32::try_from(offset).ok()?, i32::try_from(addend).ok()?))
 }

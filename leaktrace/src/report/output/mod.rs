@@ -91,6 +91,17 @@ pub fn write_file(profile: &Profile, path: &Path, view: &View) -> anyhow::Result
     }
 }
 
+/// Whether the ending of `path` names a format; what is not a file by that name needs none.
+///
+/// # Errors
+/// One line: which endings there are.
+pub fn check_format(path: &Path) -> anyhow::Result<()> {
+    if is_stdout(path) || is_special(path) {
+        return Ok(());
+    }
+    Format::from_path(path).map(drop).map_err(|error| anyhow!(error))
+}
+
 /// Finds out, before a long trace, whether a report can be written to `path`. Changes nothing.
 ///
 /// # Errors
@@ -101,9 +112,9 @@ pub fn check_writable(path: &Path) -> anyhow::Result<()> {
     }
     if is_special(path) {
         // A pipe is not opened: its reader may come only when there is something to read.
-        return Ok(());
+        return fs::metadata(path).map(drop).map_err(|error| failed(path, &error.into()));
     }
-    Format::from_path(path).map_err(|error| anyhow!(error))?;
+    check_format(path)?;
     let target = followed(path);
     if target.is_dir() {
         bail!("cannot write {}: it is a directory; name a file in it", path.display());

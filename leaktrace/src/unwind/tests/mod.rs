@@ -2,6 +2,7 @@
 
 mod frames;
 mod hostile;
+mod made;
 mod oracle;
 mod process;
 mod rows;

@@ -34,8 +34,10 @@ impl<T: gimli::ReaderOffset> UnwindContextStorage<T> for Deep {
 pub enum Expected {
     Gap,
     End,
-    /// Needs other registers, or is broken.
+    /// Needs other registers.
     Beyond,
+    /// Instructions that gimli refuses.
+    Broken,
     /// The frame pointer is absent where gimli cannot tell it.
     Caller {
         instruction_pointer: u64,
@@ -159,7 +161,7 @@ fn rows<'data, S: UnwindSection<Slice<'data>>>(
             Some(Ok(Some(row))) if row.contains(at) => row,
             Some(Ok(Some(_))) => continue,
             _ => {
-                let beyond = |_: &Registers| Expected::Beyond;
+                let beyond = |_: &Registers| Expected::Broken;
                 visit(&Stretch {
                     start: at,
                     end,
@@ -191,7 +193,7 @@ fn evaluate<'data, S: UnwindSection<Slice<'data>>>(
     row: Option<&Row>,
     registers: &Registers,
 ) -> Expected {
-    let Some(row) = row else { return Expected::Beyond };
+    let Some(row) = row else { return Expected::Broken };
     let compute = |expression: &gimli::UnwindExpression<usize>, initial: Option<u64>| {
         let expression = expression.get(section).expect("gimli has checked it");
         value(expression, fde.cie().encoding(), initial, registers)
