@@ -51,20 +51,16 @@ fn product(a: u64, b: u64) -> u64 {
 
 #[inline(always)]
 fn take_old(process: u32, address: u64, call: &mut Call) {
-    if address == 0 {
-        return;
-    }
     call.old_key = BlockKey {
         address,
         process,
         zero: 0,
     };
-    match free::take(&call.old_key) {
-        Some(old) => {
-            call.old = old;
-            call.taken = 1;
-        }
-        None => bump(Counter::UnmatchedFrees),
+    if address != 0
+        && let Some(old) = free::take(&call.old_key)
+    {
+        call.old = old;
+        call.taken = 1;
     }
 }
 
@@ -90,8 +86,18 @@ pub fn allocated(ctx: *const pt_regs, process: u32, call: &Call) {
 #[inline(always)]
 pub fn resized(ctx: *const pt_regs, process: u32, call: &Call) {
     let address = regs::returned(ctx);
+    if address == 0 && call.size != 0 {
+        bump(Counter::FailedCalls);
+        if call.taken != 0 {
+            free::put_back(&call.old_key, &call.old);
+        }
+        return;
+    }
+    if call.taken == 0 && call.old_key.address != 0 {
+        bump(Counter::UnmatchedFrees);
+    }
     if address != 0 {
-        return admit(
+        admit(
             ctx,
             &BlockKey {
                 address,
@@ -100,12 +106,6 @@ pub fn resized(ctx: *const pt_regs, process: u32, call: &Call) {
             },
             call,
         );
-    }
-    if call.size != 0 {
-        bump(Counter::FailedCalls);
-        if call.taken != 0 {
-            free::put_back(&call.old_key, &call.old);
-        }
     }
 }
 

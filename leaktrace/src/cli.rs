@@ -95,6 +95,9 @@ pub enum AttachWay {
     Multi,
     /// A perf event for each probe.
     Perf,
+    /// For measuring: handlers that do nothing.
+    #[value(hide = true)]
+    Empty,
 }
 
 /// What a trace writes, and where.

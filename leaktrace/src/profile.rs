@@ -15,6 +15,9 @@ pub use self::read::{ReadError, read};
 /// The schema this version writes, and the only one it reads.
 pub const SCHEMA: &str = "leaktrace.profile/1";
 
+/// The reason in [`Accounting::lost`] that stands for the whole trace: its handlers did nothing, to be measured.
+pub const NOT_RECORDED: &str = "not_recorded";
+
 /// What a trace found: one process, one window of time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {

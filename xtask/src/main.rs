@@ -1,10 +1,11 @@
-//! `cargo xtask`: set up, build, test, lint and show leaktrace. Each subcommand is a module of its name; this file
+//! `cargo xtask`: set up, build, test, measure, lint and show leaktrace. Each subcommand is a module of its name; this file
 //! only names them. Builds without anything that `setup` installs.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod command;
 mod demo;
@@ -15,7 +16,10 @@ mod tally;
 mod test;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set up, build, test, lint and show leaktrace")]
+#[command(
+    name = "cargo xtask",
+    about = "Set up, build, test, measure, lint and show leaktrace"
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -39,6 +43,8 @@ enum Task {
     Demo,
     /// Set up, build, and run every test; those that trace run as root.
     Test(test::TestArgs),
+    /// Set up, build, and measure what a trace costs; as root.
+    Bench(bench::BenchArgs),
     /// Check the formatting and run clippy, over userspace and the kernel side.
     Lint,
 }
@@ -49,6 +55,7 @@ fn main() -> ExitCode {
         Task::Build { release } => build::run(release),
         Task::Demo => demo::run(),
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Lint => lint::run(),
     };
     match done {

@@ -56,6 +56,8 @@ pub enum Way {
     Multi,
     /// A perf event for each probe.
     Perf,
+    /// For measuring: the best links, with handlers that do nothing. Nothing is recorded.
+    Empty,
 }
 
 /// A trace. Dropping it detaches.
@@ -185,50 +187,41 @@ impl Tracer {
     fn attach_by(&mut self, way: Way, pid: u32, points: &[AttachPoint], first: u32) -> Result<(), KernelError> {
         let links = match way {
             Way::Perf => {
-                self.perf_links
-                    .extend(perf::attach(&mut self.ebpf, pid, points, first)?);
+                let links = perf::attach(&mut self.ebpf, pid, points, first)?;
+                self.perf_links.extend(links);
                 return Ok(());
             }
-            Way::Multi => {
-                let roles = [
-                    ("release_entry", false, false),
-                    ("call_return", true, true),
-                    ("call_entry", true, false),
-                ];
-                self.link_roles(AttachType::Multi, AttachType::Multi, &roles, pid, points, first)?
-            }
-            Way::Session => {
-                let roles = [("release_entry", false, false), ("call_session", true, false)];
-                self.link_roles(AttachType::Session, AttachType::Multi, &roles, pid, points, first)?
-            }
+            Way::Multi => self.link_roles(MULTI, pid, points, first)?,
+            Way::Session => self.link_roles(SESSION, pid, points, first)?,
+            Way::Empty => match self.link_roles(EMPTY_SESSION, pid, points, first) {
+                Err(KernelError::Unsupported(_)) => self.link_roles(EMPTY_MULTI, pid, points, first)?,
+                linked => linked?,
+            },
         };
         self.links.extend(links);
         Ok(())
     }
 
     /// Loads and links each role, in an order that keeps the tables right while some are in place and some are not:
-    /// frees before allocations, returns before entries. A role: program, whether for calls whose return is seen, whether it probes the return.
+    /// frees before allocations, returns before entries.
     fn link_roles(
         &self,
-        call_type: AttachType,
-        release_type: AttachType,
-        roles: &[(&str, bool, bool)],
+        roles: &[Role],
         pid: u32,
         points: &[AttachPoint],
         first: u32,
     ) -> Result<Vec<OwnedFd>, KernelError> {
         let programs = Programs::prepare(&self.table_fds)?;
         let mut links = Vec::new();
-        for &(name, sees_return, at_return) in roles {
-            let attach_type = if sees_return { call_type } else { release_type };
-            let program = programs.load(name, attach_type).map_err(|e| not_loaded(&e))?;
-            for (path, offsets, cookies, shown) in by_file(points, first, sees_return) {
+        for role in roles {
+            let program = programs.load(role.program, role.link).map_err(|e| not_loaded(&e))?;
+            for (path, offsets, cookies, shown) in by_file(points, first, role.of_calls) {
                 let at = Points {
                     path: &path,
                     offsets: &offsets,
                     cookies: &cookies,
                 };
-                let linked = link::link(&program, attach_type, at_return, &at, pid);
+                let linked = link::link(&program, role.link, role.at_return, &at, pid);
                 links.push(linked.map_err(|e| not_linked(e, pid, shown))?);
             }
         }
@@ -239,6 +232,46 @@ impl Tracer {
 impl Drop for Tracer {
     fn drop(&mut self) {
         self.detach();
+    }
+}
+
+/// A program and what it is linked to.
+struct Role {
+    program: &'static str,
+    /// Whether it serves calls whose return is seen, or those whose is not.
+    of_calls: bool,
+    at_return: bool,
+    link: AttachType,
+}
+
+const SESSION: &[Role] = &[
+    role("release_entry", false, false, AttachType::Multi),
+    role("call_session", true, false, AttachType::Session),
+];
+
+const MULTI: &[Role] = &[
+    role("release_entry", false, false, AttachType::Multi),
+    role("call_return", true, true, AttachType::Multi),
+    role("call_entry", true, false, AttachType::Multi),
+];
+
+const EMPTY_SESSION: &[Role] = &[
+    role("empty_session", true, false, AttachType::Session),
+    role("empty_entry", false, false, AttachType::Multi),
+];
+
+const EMPTY_MULTI: &[Role] = &[
+    role("empty_entry", true, true, AttachType::Multi),
+    role("empty_entry", true, false, AttachType::Multi),
+    role("empty_entry", false, false, AttachType::Multi),
+];
+
+const fn role(program: &'static str, of_calls: bool, at_return: bool, link: AttachType) -> Role {
+    Role {
+        program,
+        of_calls,
+        at_return,
+        link,
     }
 }
 

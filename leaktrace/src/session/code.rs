@@ -91,7 +91,10 @@ impl CodeTables {
         if placed.is_none() {
             self.left_out.push(name.to_owned());
         }
-        Some(Placed { packed, first_page: placed?.first_page })
+        Some(Placed {
+            packed,
+            first_page: placed?.first_page,
+        })
     }
 
     fn mapping(&self, mapping: &Mapping, module: Option<&Module>) -> UnwindMapping {
@@ -102,8 +105,11 @@ impl CodeTables {
         };
         // The vDSO's image begins at its mapping, whatever offset that is said to have.
         let offset = if module.is_some() { mapping.offset } else { 0 };
-        let by_tables =
-            |placed: &Placed| placed.packed.mapping(mapping.start, mapping.end, offset, placed.first_page);
+        let by_tables = |placed: &Placed| {
+            placed
+                .packed
+                .mapping(mapping.start, mapping.end, offset, placed.first_page)
+        };
         placed.and_then(by_tables).unwrap_or(UnwindMapping {
             start: mapping.start,
             end: mapping.end,

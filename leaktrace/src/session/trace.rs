@@ -17,7 +17,7 @@ use super::{
 use crate::{
     kernel::{Tracer, Way},
     probes::plan::PlanError,
-    profile::{Exit, Profile, TargetInfo, Window},
+    profile::{Exit, NOT_RECORDED, Profile, TargetInfo, Window},
     settings::TraceSettings,
     symbols::Symbolizer,
     target::{AddressSpace, Process},
@@ -180,7 +180,12 @@ impl Trace {
             min_age_ns: self.min_age_ns,
             detail,
         };
-        Ok(snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?)
+        let mut profile = snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?;
+        if self.way == Some(Way::Empty) {
+            profile.accounting.lost.insert(NOT_RECORDED.into(), 1);
+            profile.accounting.complete = false;
+        }
+        Ok(profile)
     }
 
     fn build_tables(&mut self) {

@@ -67,6 +67,7 @@ impl TraceSettings {
                 AttachWay::Session => Some(Way::Session),
                 AttachWay::Multi => Some(Way::Multi),
                 AttachWay::Perf => Some(Way::Perf),
+                AttachWay::Empty => Some(Way::Empty),
             },
             verbose: args.verbose,
             reports,

@@ -112,7 +112,9 @@ pub fn check_writable(path: &Path) -> anyhow::Result<()> {
     }
     if is_special(path) {
         // A pipe is not opened: its reader may come only when there is something to read.
-        return fs::metadata(path).map(drop).map_err(|error| failed(path, &error.into()));
+        return fs::metadata(path)
+            .map(drop)
+            .map_err(|error| failed(path, &error.into()));
     }
     check_format(path)?;
     let target = followed(path);

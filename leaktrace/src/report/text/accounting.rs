@@ -96,6 +96,7 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "scratch" => ("call", "calls", " without room to walk the stack"),
         "threads_full" => ("call", "calls", " of threads too many to follow"),
         "unreadable" => ("result", "results", " that could not be read"),
+        "not_recorded" => ("trace", "traces", " not recorded at all"),
         "missed_frees" => ("free", "frees", " not seen"),
         "abandoned_calls" => ("call", "calls", " that never returned"),
         "unknown_break" => ("move", "moves", " of the break from an unknown place"),

@@ -1,13 +1,16 @@
 //! The sentence that matters: how much is outstanding, how fast it grows, how sure that is. Pure.
 
 use crate::analysis::{Point, Trend, trend};
-use crate::profile::{Profile, Site, Verdict};
+use crate::profile::{NOT_RECORDED, Profile, Site, Verdict};
 use crate::units;
 
 /// The sentence, without a full stop.
 pub(super) fn headline(profile: &Profile) -> String {
     let accounting = &profile.accounting;
     let after = units::duration(profile.window.duration_ns);
+    if accounting.lost.contains_key(NOT_RECORDED) {
+        return format!("Nothing was recorded in {after}: the handlers did nothing (--attach-with empty)");
+    }
     if accounting.live_count == 0 {
         return nothing(accounting.allocations, &after);
     }

@@ -273,10 +273,10 @@ fn tables_built_together_are_those_built_alone() {
     let files: Vec<Vec<u8>> = sample().iter().map(|path| fs::read(path).expect("a file")).collect();
     let mut images: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     images.insert(1, b"no ELF file");
-    let together = build_all(&images);
+    let together = build_all(&images, |image| table(*image));
     let alone: Vec<_> = images.iter().map(|image| table(*image)).collect();
     assert!(together == alone && together[1] == Err(UnwindError::NotElf) && together[2].is_ok());
-    assert!(build_all::<&[u8]>(&[]).is_empty());
+    assert!(build_all::<&[u8]>(&[], |image| table(*image)).is_empty());
 }
 
 /// The test's own file: Rust, with a `.debug_frame` or without.
