@@ -149,7 +149,7 @@ fn names(text: &str, word: &str) -> bool {
     text.match_indices(word).any(|(at, _)| {
         let before = text.get(..at).and_then(|t| t.chars().next_back());
         let after = text.get(at + word.len()..).and_then(|t| t.chars().next());
-        !before.is_some_and(part) && !(word.ends_with(part) && after.is_some_and(part))
+        !(before.is_some_and(part) || word.ends_with(part) && after.is_some_and(part))
     })
 }
 
