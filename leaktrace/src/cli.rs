@@ -72,13 +72,13 @@ pub struct TraceArgs {
     /// How to attach, for when the best way of this kernel is not wanted.
     #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
     pub attach_with: AttachWay,
-    /// Say more on standard error, the kernel side's debug lines included.
+    /// Say more on standard error: how the probes were attached, and how long each step took.
     #[arg(short, long)]
     pub verbose: bool,
     /// What is written, and where.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Start this command held, arm, and let it go.
+    /// Command to start, and to trace from its first instruction to its end.
     #[arg(last = true, value_name = "CMD")]
     pub program: Vec<std::ffi::OsString>,
 }
@@ -106,7 +106,7 @@ pub struct OutputArgs {
     /// As for a saved profile.
     #[command(flatten)]
     pub report: ReportArgs,
-    /// Leave out blocks younger than this.
+    /// Leave blocks younger than this out of the sites.
     #[arg(long, value_name = "TIME", default_value = "0s")]
     pub min_age: String,
 }
@@ -136,7 +136,7 @@ pub struct ReportArgs {
     /// How many sites the text shows.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
-    /// Leave out sites with fewer live bytes (64KiB).
+    /// The text leaves out sites with fewer live bytes (64KiB).
     #[arg(long, value_name = "SIZE", default_value = "0")]
     pub min_bytes: String,
 }

@@ -3,6 +3,8 @@
 //! `target → probes → kernel → session → profile → symbols → analysis → report`. See `ARCHITECTURE.md`.
 
 pub mod analysis;
+#[cfg(test)]
+mod architecture;
 pub mod cli;
 pub mod generate;
 pub mod kernel;
