@@ -73,11 +73,8 @@ fn a_thousand_threads() -> Result<()> {
             report.profile.accounting.allocations > 0,
             "round {round}: it saw nothing of 1,000 threads"
         );
-        ensure!(
-            report.profile.accounting.lost.is_empty(),
-            "lost {:?}",
-            report.profile.accounting.lost
-        );
+        let accounting = &report.profile.accounting;
+        ensure!(accounting.lost.is_empty(), "round {round}: {accounting:?}");
         ensure!(running.child.running()?, "the target ended in round {round}");
     }
     running.play_to_the_end()
