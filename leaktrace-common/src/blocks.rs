@@ -42,7 +42,7 @@ pub struct Call {
     pub out: u64,
     /// Index into the probe table.
     pub probe: u32,
-    /// 1 when `old` was taken out of the live table, or a range was announced as being removed.
+    /// What was taken away at entry, to come back if the call fails: [`TAKEN_BLOCK`], [`TAKEN_RANGE`] or 0.
     pub taken: u32,
     /// Key of the block taken out at entry, to be put back if the call fails.
     pub old_key: BlockKey,
@@ -50,3 +50,24 @@ pub struct Call {
     pub old: Block,
 }
 plain!(Call, 72);
+
+/// [`Call::old`] was taken out of the live table.
+pub const TAKEN_BLOCK: u32 = 1;
+/// A range was announced as being removed.
+pub const TAKEN_RANGE: u32 = 2;
+
+/// A thread's place for its calls.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct CallSlot {
+    /// Whose it is; 0 while it is free.
+    pub thread: u32,
+    /// Always zero.
+    pub zero: u32,
+    /// The call in flight.
+    pub call: Call,
+}
+plain!(CallSlot, 80);
+
+/// Number of call slots, a power of two.
+pub const CALL_SLOTS: u32 = 4096;

@@ -62,5 +62,9 @@ pub struct SessionState {
     /// Where the first thread's stack began when the program was started; 0 when not known. A frame that lies there
     /// has no caller, whatever its code says. Set by userspace.
     pub stack_start: u64,
+    /// The traced process, by its id in the initial namespace: its programs being replaced is told. Set by userspace.
+    pub process: u32,
+    /// Always zero.
+    pub zero: u32,
 }
-plain!(SessionState, 32);
+plain!(SessionState, 40);

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::bpf_probe_read_user,
 };
 use leaktrace_common::{
-    blocks::{Block, BlockKey, Call},
+    blocks::{Block, BlockKey, Call, TAKEN_BLOCK},
     counters::Counter,
     probes::{CallKind, ProbeSpec},
 };
@@ -60,7 +60,7 @@ fn take_old(process: u32, address: u64, call: &mut Call) {
         && let Some(old) = free::take(&call.old_key)
     {
         call.old = old;
-        call.taken = 1;
+        call.taken = TAKEN_BLOCK;
     }
 }
 

@@ -1,12 +1,16 @@
 //! Calls that have been entered and not returned: one per thread, the outermost.
 
 use aya_ebpf::bindings::pt_regs;
-use leaktrace_common::{blocks::Call, counters::Counter};
+use leaktrace_common::{
+    blocks::{CALL_SLOTS as CALL_SLOT_COUNT, Call, CallSlot, TAKEN_BLOCK},
+    counters::Counter,
+};
 
 use crate::{
     atomic,
     counters::bump,
-    maps::{CALL_SLOT_COUNT, CALL_SLOTS, CALLS, CallSlot},
+    free,
+    maps::{CALL_SLOTS, CALLS},
     regs,
 };
 
@@ -41,19 +45,31 @@ pub fn end(ctx: *const pt_regs, thread: u32) -> Option<&'static Call> {
     Some(call)
 }
 
-/// Forgets the calling thread, and says whether it was known.
+/// Forgets the calling thread. What it had in flight has not happened: a block taken out comes back.
 #[inline(always)]
-pub fn forget(thread: u32) -> bool {
-    let Some(slot) = slot(thread) else { return false };
+pub fn forget(thread: u32) {
+    let Some(slot) = slot(thread) else { return };
     // SAFETY: a valid pointer, and the slot is the thread's own until the last store.
     unsafe {
         if (*slot).thread == thread {
+            give_back(&(*slot).call);
             (*slot).call.stack_pointer = 0;
             atomic::exchange(&raw mut (*slot).thread, 0);
-            return true;
+            return;
         }
     }
-    CALLS.remove(thread).is_ok()
+    if let Some(call) = CALLS.get_ptr_mut(thread) {
+        // SAFETY: only the thread itself uses its entry.
+        give_back(unsafe { &*call });
+        let _ = CALLS.remove(thread);
+    }
+}
+
+#[inline(never)]
+fn give_back(call: &Call) {
+    if call.stack_pointer != 0 && call.taken == TAKEN_BLOCK {
+        free::put_back(&call.old_key, &call.old);
+    }
 }
 
 /// Deeper on the stack means inside the call. At the same depth it is a tail call (`reallocarray` jumps to `realloc`),

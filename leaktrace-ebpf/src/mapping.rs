@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user};
 use leaktrace_common::{
-    blocks::Call,
+    blocks::{Call, TAKEN_RANGE},
     counters::Counter,
     events::{MappingRecord, MappingStep, TAG_MAPPING},
     probes::{CallKind, ProbeSpec},
@@ -127,7 +127,7 @@ fn moved_break(ctx: *const pt_regs, caller: Caller, probe: u32, old: u64, by: i6
 
 #[inline(always)]
 fn announce(caller: Caller, call: &mut Call, address: u64, length: u64) {
-    call.taken = 1;
+    call.taken = TAKEN_RANGE;
     tell(caller, MappingStep::Removing, (address, length), (0, 0));
 }
 

@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use leaktrace_common::{
-    blocks::{Block, BlockKey, Call},
+    blocks::{Block, BlockKey, CALL_SLOTS as CALL_SLOT_COUNT, Call, CallSlot},
     counters::COUNTERS as COUNTER_COUNT,
     events::StackRecord,
     probes::{MAX_PROBES, ProbeSpec},
@@ -24,24 +24,10 @@ pub static PROBES: Array<ProbeSpec> = Array::with_max_entries(MAX_PROBES, 0);
 #[map]
 pub static LIVE: HashMap<BlockKey, Block> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// A thread's place for its calls.
-#[repr(C)]
-pub struct CallSlot {
-    /// Whose it is; 0 while it is free.
-    pub thread: u32,
-    /// Always zero.
-    pub zero: u32,
-    /// The call in flight.
-    pub call: Call,
-}
-
-/// Number of [`CALL_SLOTS`], a power of two.
-pub const CALL_SLOT_COUNT: u32 = 4096;
-
 /// Calls in flight, of threads that found their slot free: the low bits of a thread's number say which. Reached
 /// without a helper call, which is what a hash table costs most.
 #[map]
-pub static CALL_SLOTS: Array<CallSlot> = Array::with_max_entries(CALL_SLOT_COUNT, 0);
+pub static CALL_SLOTS: Array<CallSlot> = Array::with_max_entries(CALL_SLOT_COUNT, BPF_F_MMAPABLE);
 
 /// Calls in flight of all other threads. Entries outlive the call: an update in place costs half of an insert and a
 /// delete.

@@ -9,7 +9,7 @@ use leaktrace_common::{
 use crate::{
     counters::bump,
     inflight,
-    maps::EVENTS,
+    maps::{EVENTS, STATE},
 };
 
 /// A thread ends: what it had in flight is forgotten, so that a later thread of the same number starts clean.
@@ -23,11 +23,19 @@ pub fn thread_exit(_ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 pub fn program_exec(_ctx: RawTracePointContext) -> i32 {
     let ids = bpf_get_current_pid_tgid();
-    let thread = ids as u32;
-    if inflight::forget(thread) {
-        tell(ProcessStep::Executed, (ids >> 32) as u32, thread);
+    let (process, thread) = ((ids >> 32) as u32, ids as u32);
+    inflight::forget(thread);
+    if is_traced(process) {
+        tell(ProcessStep::Executed, process, thread);
     }
     0
+}
+
+fn is_traced(process: u32) -> bool {
+    // SAFETY: a valid pointer to shared memory.
+    STATE
+        .get_ptr(0)
+        .is_some_and(|state| unsafe { (*state).process } == process)
 }
 
 fn tell(step: ProcessStep, process: u32, thread: u32) {

@@ -108,6 +108,10 @@ fn enter(ctx: *mut pt_regs) -> u32 {
 
 #[inline(always)]
 fn leave(ctx: *mut pt_regs) {
+    // Once recording is off the tables stay as they are: what is in flight has not happened.
+    if !is_recording() {
+        return;
+    }
     let caller = caller();
     let Some(call) = inflight::end(ctx, caller.thread) else {
         return;
@@ -125,14 +129,21 @@ fn leave(ctx: *mut pt_regs) {
 /// Index and specification of the probe that was hit, while recording is on.
 #[inline(always)]
 fn probe(ctx: *mut pt_regs) -> Option<(u32, &'static ProbeSpec)> {
-    let state = STATE.get_ptr(0)?;
-    // SAFETY: a valid pointer; userspace changes the flag at any time, hence volatile.
-    if unsafe { core::ptr::read_volatile(&raw const (*state).recording) } == 0 {
+    if !is_recording() {
         return None;
     }
     // SAFETY: the context is the kernel's.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.cast()) } as u32;
     Some((cookie, PROBES.get(cookie)?))
+}
+
+#[inline(always)]
+fn is_recording() -> bool {
+    match STATE.get_ptr(0) {
+        // SAFETY: a valid pointer; userspace changes the flag at any time, hence volatile.
+        Some(state) => unsafe { core::ptr::read_volatile(&raw const (*state).recording) != 0 },
+        None => false,
+    }
 }
 
 #[inline(always)]

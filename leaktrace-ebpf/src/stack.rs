@@ -79,9 +79,11 @@ fn next_site(state: *mut SessionState) -> Option<u32> {
     // SAFETY: a valid pointer to shared memory.
     let (next, limit) = unsafe { (&raw mut (*state).next_site, (*state).site_limit) };
     // Looked at first, so that a full table does not make the number run over.
+    // SAFETY: as above.
     if unsafe { core::ptr::read_volatile(next) } >= limit {
         return None;
     }
+    // SAFETY: as above.
     let site = unsafe { atomic::add(next, 1) };
     (site < limit).then_some(site)
 }

@@ -96,6 +96,7 @@ fn bounds() -> (u32, u32) {
     match STATE.get_ptr(0) {
         // SAFETY: a valid pointer; both halves of the word change together.
         Some(state) => {
+            // SAFETY: as above.
             let both = unsafe { read_volatile(&raw const (*state).unwind_mappings) };
             (both as u32, (both >> 32) as u32)
         }
@@ -110,6 +111,7 @@ pub fn is_stack_start(stack_pointer: u64) -> bool {
     match STATE.get_ptr(0) {
         // SAFETY: a valid pointer to shared memory.
         Some(state) => {
+            // SAFETY: as above.
             let start = unsafe { read_volatile(&raw const (*state).stack_start) };
             start != 0 && stack_pointer >= start.wrapping_sub(FIRST_FRAME) && stack_pointer <= start
         }

@@ -8,9 +8,10 @@ use std::sync::atomic::{
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray},
 };
 use leaktrace_common::{
+    blocks::{Block, CALL_SLOTS, Call, CallSlot, TAKEN_BLOCK},
     counters::{COUNTERS, Counter},
     probes::ProbeSpec,
     sites::{Amount, COHORT_SLOTS, MAX_COHORTS, OVERFLOW_SITE, SessionState, SiteTotals},
@@ -22,6 +23,7 @@ use super::{KernelError, object::Limits, shared::Shared};
 pub struct Tables {
     sites: Shared<SiteTotals>,
     cohorts: Shared<u32>,
+    calls: Shared<CallSlot>,
     state: Shared<SessionState>,
 }
 
@@ -42,6 +44,7 @@ impl Tables {
         let tables = Self {
             sites: Shared::open(ebpf, "SITES", limits.sites)?,
             cohorts: Shared::open(ebpf, "COHORTS", MAX_COHORTS)?,
+            calls: Shared::open(ebpf, "CALL_SLOTS", CALL_SLOTS)?,
             state: Shared::open(ebpf, "STATE", 1)?,
         };
         tables.set_state(offset_of!(SessionState, site_limit), limits.sites);
@@ -67,6 +70,37 @@ impl Tables {
         if let Some(state) = self.state.get(0) {
             // SAFETY: a valid, aligned pointer into shared memory.
             unsafe { AtomicU64::from_ptr(&raw mut (*state).stack_start) }.store(address, Relaxed);
+        }
+    }
+
+    /// The process whose programs being replaced is told.
+    pub fn set_process(&self, process: u32) {
+        self.set_state(offset_of!(SessionState, process), process);
+    }
+
+    /// Blocks taken out by calls in flight, as of the moment of reading. Meant for when recording is off.
+    pub fn taken_blocks(&self, ebpf: &Ebpf) -> Result<Vec<Block>, KernelError> {
+        // SAFETY: valid, aligned pointers into shared memory; no probe changes a slot once recording is off.
+        let slots = (0..CALL_SLOTS)
+            .filter_map(|index| self.calls.get(index))
+            .map(|slot| unsafe { (*slot).call });
+        let others: HashMap<&MapData, u32, Call> = open(ebpf.map("CALLS"), "CALLS")?;
+        let calls = slots.chain(others.iter().filter_map(|entry| Some(entry.ok()?.1)));
+        Ok(calls
+            .filter(|call| call.stack_pointer != 0 && call.taken == TAKEN_BLOCK)
+            .map(|call| call.old)
+            .collect())
+    }
+
+    /// Counts a block as live again.
+    pub fn give_back(&self, block: &Block) {
+        let slot = self.cohorts.get(block.cohort).map_or(0, |slot| {
+            // SAFETY: a valid, aligned pointer into shared memory.
+            unsafe { AtomicU32::from_ptr(slot) }.load(Relaxed) as usize % COHORT_SLOTS
+        });
+        if let Some(site) = self.sites.get(block.site) {
+            // SAFETY: a valid, aligned pointer into shared memory.
+            unsafe { add(&raw mut (*site).live[slot], block.size as i64, 1) };
         }
     }
 

@@ -132,6 +132,15 @@ impl Tracer {
         perf::detach(std::mem::take(&mut self.perf_links));
     }
 
+    /// Settles the totals after the last probe is gone: what is in flight has not happened, so that blocks taken out by
+    /// a resize are live. To be called once, when detached.
+    pub fn settle(&self) -> Result<(), KernelError> {
+        for block in self.tables.taken_blocks(&self.ebpf)? {
+            self.tables.give_back(&block);
+        }
+        Ok(())
+    }
+
     /// The tables in shared memory.
     pub fn tables(&self) -> &Tables {
         &self.tables

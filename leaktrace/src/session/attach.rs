@@ -42,7 +42,7 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
         if settings.duration.is_some() { "" } else { until_asked },
     );
     let end = watch(settings, &mut trace, &mut interrupts).await?;
-    trace.stop();
+    trace.stop()?;
     if settings.verbose {
         trace.timings().iter().for_each(|line| output::say(line));
     }

@@ -149,15 +149,14 @@ impl Session<'_> {
     /// The numbers are final, and the memory is there to be looked at.
     fn final_profile(&mut self) -> Result<Option<Profile>> {
         let Some(trace) = &mut self.trace else { return Ok(None) };
-        trace.recorder().tracer().set_recording(false);
-        trace.recorder().drain();
+        trace.settle()?;
         trace.follow_code();
         Ok(Some(trace.profile(Detail::Full)?))
     }
 
     fn finish(mut self, exit: Option<Exit>) -> Result<()> {
         let Some(trace) = &mut self.trace else { return Ok(()) };
-        trace.stop();
+        trace.stop()?;
         if !self.announced
             && let Some(nothing) = self.unarmed
         {

@@ -41,6 +41,7 @@ pub struct Trace {
     clock: Clock,
     min_age_ns: u64,
     stacks_seen: usize,
+    settled: bool,
     followed: Instant,
     events: AsyncFd<OwnedFd>,
 }
@@ -64,6 +65,7 @@ impl Trace {
             .with_context(|| format!("cannot read the memory map of process {}", process.pid))?;
         let tracer = Tracer::create(settings.limits)?;
         tracer.tables().set_stack_start(process.stack_start);
+        tracer.tables().set_process(process.pid);
         let mut recorder = Recorder::new(tracer);
         Ok(Self {
             target: target_info(&process),
@@ -80,6 +82,7 @@ impl Trace {
             clock: Clock::start(),
             min_age_ns: nanoseconds(settings.min_age),
             stacks_seen: 0,
+            settled: false,
             followed: Instant::now(),
         })
     }
@@ -126,11 +129,6 @@ impl Trace {
     /// Whether the program is started by a loader, which maps its libraries.
     pub fn has_loader(&self) -> bool {
         arm::has_loader(&self.space, &self.process.exe)
-    }
-
-    /// What is recorded.
-    pub fn recorder(&mut self) -> &mut Recorder {
-        &mut self.recorder
     }
 
     /// Names of the allocators traced.
@@ -189,12 +187,22 @@ impl Trace {
         }
     }
 
-    /// Takes the probes away and reads what is left in the ring buffer: the numbers are final.
-    pub fn stop(&mut self) {
+    /// Takes the probes away and settles the numbers.
+    pub fn stop(&mut self) -> Result<()> {
         let started = Instant::now();
         self.recorder.tracer().detach();
         self.timings.push(format!("detached in {:.1?}", started.elapsed()));
+        self.settle()
+    }
+
+    /// Stops recording, and takes in all that has been recorded: the numbers are final.
+    pub fn settle(&mut self) -> Result<()> {
+        self.recorder.tracer().set_recording(false);
         self.recorder.drain();
+        if !std::mem::replace(&mut self.settled, true) {
+            self.recorder.tracer().settle()?;
+        }
+        Ok(())
     }
 
     /// Notes how the process ended.
