@@ -59,5 +59,10 @@ pub struct SessionState {
     /// Mappings that stacks are unwound by: first entry in the low half, number of entries in the high half; 0 when
     /// there are none. Set by userspace.
     pub unwind_mappings: u64,
+    /// Number of buckets in the near part of the live table, a power of two; 0 when there is no such part. Set by
+    /// userspace.
+    pub buckets: u32,
+    /// Always zero.
+    pub zero: u32,
 }
-plain!(SessionState, 24);
+plain!(SessionState, 32);

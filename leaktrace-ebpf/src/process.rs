@@ -6,11 +6,7 @@ use leaktrace_common::{
     events::{ProcessRecord, ProcessStep, TAG_PROCESS},
 };
 
-use crate::{
-    counters::bump,
-    inflight,
-    maps::EVENTS,
-};
+use crate::{counters::bump, inflight, maps::EVENTS};
 
 /// A thread ends: what it had in flight is forgotten, so that a later thread of the same number starts clean.
 #[raw_tracepoint]
