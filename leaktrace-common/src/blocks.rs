@@ -28,6 +28,31 @@ pub struct Block {
 }
 plain!(Block, 16);
 
+/// Blocks in one [`Bucket`].
+pub const WAYS: usize = 8;
+
+/// An address in a [`Bucket`] that stands for no block: the place is free.
+pub const FREE_WAY: u64 = 0;
+/// An address in a [`Bucket`] that stands for no block: the place is being filled or emptied.
+pub const BUSY_WAY: u64 = 1;
+
+/// Live blocks whose keys hash alike, in the near part of the live table. Addresses come first, a cache line of them.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Bucket {
+    /// Addresses of blocks, or [`FREE_WAY`], or [`BUSY_WAY`].
+    pub addresses: [u64; WAYS],
+    /// Their processes.
+    pub processes: [u32; WAYS],
+    /// How many blocks that belong here are in the far part, there having been no room.
+    pub elsewhere: u32,
+    /// Always zero: a bucket is as long as four cache lines.
+    pub zero: [u32; 7],
+    /// The blocks.
+    pub blocks: [Block; WAYS],
+}
+plain!(Bucket, 256);
+
 /// A call that has been entered and not returned, one per thread: the outermost one owns what comes of it.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

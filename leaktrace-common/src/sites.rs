@@ -64,7 +64,8 @@ pub struct SessionState {
     pub stack_start: u64,
     /// The traced process, by its id in the initial namespace: its programs being replaced is told. Set by userspace.
     pub process: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// Number of buckets in the near part of the live table, a power of two; 0 when there is no such part. Set by
+    /// userspace.
+    pub buckets: u32,
 }
 plain!(SessionState, 40);

@@ -1,9 +1,6 @@
 //! Blocks entering the live table.
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, pt_regs},
-    helpers::bpf_probe_read_user,
-};
+use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user};
 use leaktrace_common::{
     blocks::{Block, BlockKey, Call, TAKEN_BLOCK},
     counters::Counter,
@@ -12,14 +9,10 @@ use leaktrace_common::{
 
 use crate::{
     counters::{add, bump},
-    free,
-    maps::LIVE,
+    free, live,
     regs::{self, Regs},
     stack, totals,
 };
-
-const EEXIST: i32 = -17;
-const E2BIG: i32 = -7;
 
 /// An allocating or resizing call is entered: notes its arguments, and takes the block out that is being resized.
 #[inline(always)]
@@ -129,10 +122,10 @@ fn admit(ctx: *const pt_regs, key: &BlockKey, call: &Call) {
         site: stack::site(ctx, key.process, call.probe),
         cohort: totals::cohort(),
     };
-    match LIVE.insert(key, block, u64::from(BPF_NOEXIST)) {
+    match live::insert(key, &block) {
         Ok(()) => totals::born(&block),
-        Err(EEXIST) => replace(key, &block),
-        Err(E2BIG) => {
+        Err(live::EXISTS) => replace(key, &block),
+        Err(live::FULL) => {
             bump(Counter::LostTableFull);
             add(Counter::LostTableFullBytes, block.size);
         }
@@ -145,7 +138,7 @@ fn admit(ctx: *const pt_regs, key: &BlockKey, call: &Call) {
 fn replace(key: &BlockKey, block: &Block) {
     bump(Counter::MissedFrees);
     free::take(key);
-    match LIVE.insert(key, block, u64::from(BPF_ANY)) {
+    match live::insert(key, block) {
         Ok(()) => totals::born(block),
         Err(_) => bump(Counter::LostNoMemory),
     }

@@ -5,7 +5,7 @@ use leaktrace_common::{
     counters::Counter,
 };
 
-use crate::{counters::bump, maps::LIVE, totals};
+use crate::{counters::bump, live, totals};
 
 /// Forgets the block at `address`, which the program is giving back.
 #[inline(always)]
@@ -25,9 +25,7 @@ pub fn release(process: u32, address: u64) {
 /// Takes a block out of the live table and its totals. Of two threads that try, one succeeds.
 #[inline(always)]
 pub fn take(key: &BlockKey) -> Option<Block> {
-    // SAFETY: the value is copied at once; an entry freed meanwhile stays readable until the program ends.
-    let block = *unsafe { LIVE.get(key) }?;
-    LIVE.remove(key).ok()?;
+    let block = live::take(key)?;
     totals::leave(&block);
     Some(block)
 }
@@ -35,7 +33,7 @@ pub fn take(key: &BlockKey) -> Option<Block> {
 /// Puts a block back that was taken out by a call that then failed.
 #[inline(always)]
 pub fn put_back(key: &BlockKey, block: &Block) {
-    match LIVE.insert(key, block, 0) {
+    match live::insert(key, block) {
         Ok(()) => totals::enter(block),
         Err(_) => bump(Counter::LostNoMemory),
     }

@@ -12,6 +12,7 @@ mod atomic;
 mod counters;
 mod free;
 mod inflight;
+mod live;
 mod mapping;
 mod maps;
 mod process;

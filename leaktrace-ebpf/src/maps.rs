@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use leaktrace_common::{
-    blocks::{Block, BlockKey, CALL_SLOTS as CALL_SLOT_COUNT, Call, CallSlot},
+    blocks::{Block, BlockKey, Bucket, CALL_SLOTS as CALL_SLOT_COUNT, Call, CallSlot},
     counters::COUNTERS as COUNTER_COUNT,
     events::StackRecord,
     probes::{MAX_PROBES, ProbeSpec},
@@ -20,7 +20,12 @@ use crate::unwind::Walk;
 #[map]
 pub static PROBES: Array<ProbeSpec> = Array::with_max_entries(MAX_PROBES, 0);
 
-/// Outstanding blocks. Not preallocated: memory follows what is live.
+/// Outstanding blocks, the near part: reached without a helper call. Mapped, so that it begins at a page and a bucket
+/// at a cache line.
+#[map]
+pub static NEAR: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Outstanding blocks, the far part: those that found their bucket full. Not preallocated: memory follows what is live.
 #[map]
 pub static LIVE: HashMap<BlockKey, Block> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 

@@ -2,6 +2,8 @@
 
 use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapError, programs::ProgramError};
 
+use leaktrace_common::blocks::WAYS;
+
 use super::{KernelError, unwind::UnwindLimits};
 
 /// The kernel side as built; see `build.rs`.
@@ -18,12 +20,35 @@ pub struct Limits {
     pub unwind: UnwindLimits,
 }
 
+/// Most buckets of the near part of the live table: 128 MiB.
+const MOST_BUCKETS: u32 = 1 << 19;
+/// Fewer live blocks than this need no near part.
+const FEW: u32 = 4096;
+
+impl Limits {
+    /// Buckets of the near part of the live table: room for a quarter of the live blocks or less, and a power of two.
+    /// Its memory, 32 bytes for a block, is taken from the start.
+    pub fn buckets(self) -> u32 {
+        if self.live < FEW {
+            return 0;
+        }
+        let wanted = self.live / 4 / WAYS as u32;
+        (1 << wanted.ilog2()).min(MOST_BUCKETS)
+    }
+
+    /// Room in its far part: all that the near part leaves.
+    fn far(self) -> u32 {
+        self.live - self.buckets() * WAYS as u32
+    }
+}
+
 /// Creates the tables.
 pub fn create(limits: Limits) -> Result<Ebpf, KernelError> {
     EbpfLoader::new()
         // Nothing is relocated against the kernel's types, so they need not be read.
         .btf(None)
-        .map_max_entries("LIVE", limits.live)
+        .map_max_entries("LIVE", limits.far())
+        .map_max_entries("NEAR", limits.buckets().max(1))
         .map_max_entries("SITE_INDEX", limits.sites)
         .map_max_entries("SITES", limits.sites)
         .map_max_entries("UNWIND_ROWS", limits.unwind.elements())
@@ -62,4 +87,35 @@ pub fn one_line(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(live: u32) -> Limits {
+        Limits {
+            live,
+            sites: 2,
+            unwind: UnwindLimits::DEFAULT,
+        }
+    }
+
+    #[test]
+    fn both_parts_together_hold_what_is_asked_for() {
+        for limit in [1, 100, 4095, 4096, 5000, 4_194_304, 12_000_000, 1 << 30] {
+            let limits = live(limit);
+            assert_eq!(limits.far() + limits.buckets() * WAYS as u32, limit);
+            assert!(limits.far() >= limit / 2, "{limit}");
+        }
+    }
+
+    #[test]
+    fn buckets_are_a_power_of_two_or_none() {
+        assert_eq!(live(100).buckets(), 0);
+        assert_eq!(live(4096).buckets(), 128);
+        assert_eq!(live(4_194_304).buckets(), 1 << 17);
+        assert_eq!(live(1 << 30).buckets(), MOST_BUCKETS);
+        assert!(live(5_000_000).buckets().is_power_of_two());
+    }
 }

@@ -49,6 +49,7 @@ impl Tables {
         };
         tables.set_state(offset_of!(SessionState, site_limit), limits.sites);
         tables.set_state(offset_of!(SessionState, next_site), OVERFLOW_SITE + 1);
+        tables.set_state(offset_of!(SessionState, buckets), limits.buckets());
         Ok(tables)
     }
 
