@@ -81,6 +81,18 @@ pub const TAKEN_BLOCK: u32 = 1;
 /// A range was announced as being removed.
 pub const TAKEN_RANGE: u32 = 2;
 
+/// The calls that a thread has in flight: at most one for blocks and one for mappings. A signal handler may allocate
+/// while the code that it interrupts is in a mapping call.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Calls {
+    /// Of the functions that hand out blocks.
+    pub block: Call,
+    /// Of the functions that change mappings.
+    pub mapping: Call,
+}
+plain!(Calls, 144);
+
 /// A thread's place for its calls.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -89,10 +101,10 @@ pub struct CallSlot {
     pub thread: u32,
     /// Always zero.
     pub zero: u32,
-    /// The call in flight.
-    pub call: Call,
+    /// Its calls in flight.
+    pub calls: Calls,
 }
-plain!(CallSlot, 80);
+plain!(CallSlot, 152);
 
 /// Number of call slots, a power of two.
 pub const CALL_SLOTS: u32 = 4096;

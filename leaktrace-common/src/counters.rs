@@ -36,6 +36,9 @@ pub enum Counter {
     UnknownBreak,
     /// Lost: a process event found no room in the ring buffer.
     LostProcessEvent,
+    /// Lost: calls made on another stack, above the one with a call in flight, as by a signal handler. A return probe
+    /// there would make the kernel forget the one below, and kill the process.
+    LostOtherStack,
     /// Lost: a result the caller asked to be stored could not be read.
     LostUnreadable,
 }

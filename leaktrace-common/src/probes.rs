@@ -40,6 +40,14 @@ impl CallKind {
         })
     }
 
+    /// Whether it changes mappings or the program break, and hands out no block.
+    pub const fn is_mapping(self) -> bool {
+        matches!(
+            self,
+            Self::Map | Self::Unmap | Self::Remap | Self::SetBreak | Self::MoveBreak
+        )
+    }
+
     /// Whether the outcome is known only when the call returns.
     pub const fn needs_return(self) -> bool {
         !matches!(self, Self::Release)

@@ -67,5 +67,8 @@ pub struct SessionState {
     /// Number of buckets in the near part of the live table, a power of two; 0 when there is no such part. Set by
     /// userspace.
     pub buckets: u32,
+    /// Where the process's return probes come back to: what stands in place of a return address while a call is in
+    /// flight; 0 when not known yet. Set by userspace.
+    pub trampoline: u64,
 }
-plain!(SessionState, 40);
+plain!(SessionState, 48);

@@ -17,8 +17,7 @@ use crate::{
 
 /// An allocating or resizing call is entered: notes its arguments, and takes the block out that is being resized.
 #[inline(always)]
-pub fn entered(ctx: *const pt_regs, process: u32, kind: CallKind, spec: &ProbeSpec, call: &mut Call) {
-    let arguments = Regs::read(ctx);
+pub fn entered(process: u32, kind: CallKind, spec: &ProbeSpec, arguments: &Regs, call: &mut Call) {
     call.size = arguments.argument(spec.size_arg);
     if spec.count_arg != 0 {
         call.size = product(call.size, arguments.argument(spec.count_arg));

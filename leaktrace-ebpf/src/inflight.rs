@@ -1,32 +1,41 @@
-//! Calls that have been entered and not returned: one per thread, the outermost.
+//! Calls that have been entered and not returned: of each thread the outermost for blocks, and the outermost for
+//! mappings.
 
-use aya_ebpf::bindings::pt_regs;
+use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user};
 use leaktrace_common::{
-    blocks::{CALL_SLOTS as CALL_SLOT_COUNT, Call, CallSlot, TAKEN_BLOCK},
+    blocks::{CALL_SLOTS as CALL_SLOT_COUNT, Call, CallSlot, Calls, TAKEN_BLOCK},
     counters::Counter,
+    probes::CallKind,
 };
 
 use crate::{
     atomic,
     counters::bump,
     free,
-    maps::{CALL_SLOTS, CALLS},
+    maps::{CALL_SLOTS, CALLS, STATE},
     regs,
 };
 
-/// Room for a call that thread `thread` enters at `probe`, unless it is part of one already in flight.
+/// Room for a call that thread `thread` enters at `probe`, unless its return is not to be seen: it is part of a call in
+/// flight, or a return probe could do harm.
 #[inline(always)]
-pub fn begin(ctx: *const pt_regs, thread: u32, probe: u32) -> Option<&'static mut Call> {
+pub fn begin(ctx: *const pt_regs, thread: u32, probe: u32, kind: CallKind) -> Option<&'static mut Call> {
     // SAFETY: only the thread itself uses its entry, and the kernel runs one probe of a thread at a time.
-    let call = unsafe { &mut *entry(thread)? };
+    let calls = unsafe { &mut *entry(thread)? };
     let stack_pointer = regs::stack_pointer(ctx);
-    if call.stack_pointer != 0 {
-        if is_nested(call, stack_pointer, probe) {
-            bump(Counter::NestedCalls);
-            return None;
-        }
-        bump(Counter::AbandonedCalls);
+    if calls.block.stack_pointer != 0 && !may_pass(&mut calls.block, stack_pointer, probe, false) {
+        return None;
     }
+    // A mapping call has no block's call inside it; a signal handler that interrupts it may have.
+    let is_apart = !kind.is_mapping();
+    if calls.mapping.stack_pointer != 0 && !may_pass(&mut calls.mapping, stack_pointer, probe, is_apart) {
+        return None;
+    }
+    let call = if kind.is_mapping() {
+        &mut calls.mapping
+    } else {
+        &mut calls.block
+    };
     call.stack_pointer = stack_pointer;
     call.probe = probe;
     call.taken = 0;
@@ -35,14 +44,55 @@ pub fn begin(ctx: *const pt_regs, thread: u32, probe: u32) -> Option<&'static mu
 
 /// The call that has just returned, no longer in flight. Returns of nested calls, where they are seen, give nothing.
 #[inline(always)]
-pub fn end(ctx: *const pt_regs, thread: u32) -> Option<&'static Call> {
+pub fn end(ctx: *const pt_regs, thread: u32, kind: CallKind) -> Option<&'static Call> {
     // SAFETY: as in `begin`.
-    let call = unsafe { &mut *own_slot(thread).or_else(|| CALLS.get_ptr_mut(thread))? };
+    let calls = unsafe { &mut *own_slot(thread).or_else(|| CALLS.get_ptr_mut(thread))? };
+    let call = if kind.is_mapping() {
+        &mut calls.mapping
+    } else {
+        &mut calls.block
+    };
     if call.stack_pointer == 0 || call.stack_pointer != regs::entry_stack_pointer(ctx) {
         return None;
     }
     call.stack_pointer = 0;
     Some(call)
+}
+
+/// Whether a call entered at `stack_pointer` stands on its own beside `pending`, which is in flight. Deeper on the stack
+/// means inside it. At the same depth it is a tail call (`reallocarray` jumps to `realloc`). A call that was left by a
+/// long jump is recognised by what stands where its return address was, and forgotten.
+#[inline(always)]
+fn may_pass(pending: &mut Call, stack_pointer: u64, probe: u32, is_apart: bool) -> bool {
+    let above = stack_pointer > pending.stack_pointer;
+    let again = stack_pointer == pending.stack_pointer && probe == pending.probe;
+    if is_apart && !above && !again {
+        return true;
+    }
+    if again || !is_alive(pending) {
+        bump(Counter::AbandonedCalls);
+        pending.stack_pointer = 0;
+        return true;
+    }
+    // Above a call that is alive: another stack. The kernel would take the call below for gone.
+    bump(if above {
+        Counter::LostOtherStack
+    } else {
+        Counter::NestedCalls
+    });
+    false
+}
+
+/// Whether the call is still to return: its return address is the trampoline's. Taken as so until that is known.
+#[inline(never)]
+fn is_alive(call: &Call) -> bool {
+    let Some(state) = STATE.get_ptr(0) else { return true };
+    // SAFETY: a valid pointer to shared memory; the helper checks the address.
+    let (trampoline, found) = unsafe {
+        let trampoline = core::ptr::read_volatile(&raw const (*state).trampoline);
+        (trampoline, bpf_probe_read_user(call.stack_pointer as *const u64))
+    };
+    trampoline == 0 || found.is_ok_and(|found| found == trampoline)
 }
 
 /// Forgets the calling thread. What it had in flight has not happened: a block taken out comes back.
@@ -52,15 +102,16 @@ pub fn forget(thread: u32) {
     // SAFETY: a valid pointer, and the slot is the thread's own until the last store.
     unsafe {
         if (*slot).thread == thread {
-            give_back(&(*slot).call);
-            (*slot).call.stack_pointer = 0;
+            give_back(&(*slot).calls.block);
+            (*slot).calls.block.stack_pointer = 0;
+            (*slot).calls.mapping.stack_pointer = 0;
             atomic::exchange(&raw mut (*slot).thread, 0);
             return;
         }
     }
-    if let Some(call) = CALLS.get_ptr_mut(thread) {
+    if let Some(calls) = CALLS.get_ptr_mut(thread) {
         // SAFETY: only the thread itself uses its entry.
-        give_back(unsafe { &*call });
+        give_back(unsafe { &(*calls).block });
         let _ = CALLS.remove(thread);
     }
 }
@@ -72,38 +123,31 @@ fn give_back(call: &Call) {
     }
 }
 
-/// Deeper on the stack means inside the call. At the same depth it is a tail call (`reallocarray` jumps to `realloc`),
-/// unless it is the same function again: then the call in flight was left by a long jump.
 #[inline(always)]
-fn is_nested(call: &Call, stack_pointer: u64, probe: u32) -> bool {
-    stack_pointer < call.stack_pointer || (stack_pointer == call.stack_pointer && probe != call.probe)
-}
-
-#[inline(always)]
-fn entry(thread: u32) -> Option<*mut Call> {
+fn entry(thread: u32) -> Option<*mut Calls> {
     own_slot(thread).or_else(|| other_entry(thread))
 }
 
 /// The call in the thread's slot, if the slot is the thread's.
 #[inline(always)]
-fn own_slot(thread: u32) -> Option<*mut Call> {
+fn own_slot(thread: u32) -> Option<*mut Calls> {
     let slot = slot(thread)?;
     // SAFETY: a valid pointer. Only the thread itself makes the slot its own and gives it up.
-    unsafe { ((*slot).thread == thread).then_some(&raw mut (*slot).call) }
+    unsafe { ((*slot).thread == thread).then_some(&raw mut (*slot).calls) }
 }
 
 /// The thread's entry where its slot is not its own, or not yet.
 #[inline(never)]
-fn other_entry(thread: u32) -> Option<*mut Call> {
-    if let Some(call) = CALLS.get_ptr_mut(thread) {
-        return Some(call);
+fn other_entry(thread: u32) -> Option<*mut Calls> {
+    if let Some(calls) = CALLS.get_ptr_mut(thread) {
+        return Some(calls);
     }
     let slot = slot(thread)?;
     // SAFETY: a valid pointer into the table.
     if unsafe { atomic::replace(&raw mut (*slot).thread, 0, thread) } {
         return own_slot(thread);
     }
-    if CALLS.insert(thread, Call::default(), 0).is_err() {
+    if CALLS.insert(thread, Calls::default(), 0).is_err() {
         bump(Counter::LostThreadsFull);
     }
     CALLS.get_ptr_mut(thread)

@@ -49,8 +49,14 @@ pub fn is_own(ctx: *const pt_regs, spec: &ProbeSpec) -> bool {
 
 /// A mapping call is entered: notes its arguments, and announces a range that is about to go.
 #[inline(always)]
-pub fn entered(ctx: *const pt_regs, caller: Caller, kind: CallKind, spec: &ProbeSpec, call: &mut Call) {
-    let arguments = Regs::read(ctx);
+pub fn entered(
+    ctx: *const pt_regs,
+    caller: Caller,
+    kind: CallKind,
+    spec: &ProbeSpec,
+    arguments: &Regs,
+    call: &mut Call,
+) {
     call.size = arguments.argument(spec.size_arg);
     call.address = arguments.argument(spec.pointer_arg);
     match kind {

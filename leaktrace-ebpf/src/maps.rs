@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use leaktrace_common::{
-    blocks::{Block, BlockKey, Bucket, CALL_SLOTS as CALL_SLOT_COUNT, Call, CallSlot},
+    blocks::{Block, BlockKey, Bucket, CALL_SLOTS as CALL_SLOT_COUNT, CallSlot, Calls},
     counters::COUNTERS as COUNTER_COUNT,
     events::StackRecord,
     probes::{MAX_PROBES, ProbeSpec},
@@ -37,7 +37,7 @@ pub static CALL_SLOTS: Array<CallSlot> = Array::with_max_entries(CALL_SLOT_COUNT
 /// Calls in flight of all other threads. Entries outlive the call: an update in place costs half of an insert and a
 /// delete.
 #[map]
-pub static CALLS: HashMap<u32, Call> = HashMap::with_max_entries(32_768, 0);
+pub static CALLS: HashMap<u32, Calls> = HashMap::with_max_entries(32_768, 0);
 
 /// Site of a stack hash.
 #[map]

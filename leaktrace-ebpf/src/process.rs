@@ -19,23 +19,31 @@ pub fn thread_exit(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// A process replaces its program.
+/// A process replaces its program: from here on its memory is another's, so that nothing more is recorded.
 #[raw_tracepoint]
 pub fn program_exec(_ctx: RawTracePointContext) -> i32 {
     let ids = bpf_get_current_pid_tgid();
     let (process, thread) = ((ids >> 32) as u32, ids as u32);
     inflight::forget(thread);
-    if is_traced(process) {
+    if stop_traced(process) {
         tell(ProcessStep::Executed, process, thread);
     }
     0
 }
 
-fn is_traced(process: u32) -> bool {
+/// Stops recording if this is the process that is traced, and says whether it is.
+fn stop_traced(process: u32) -> bool {
+    let Some(state) = STATE.get_ptr_mut(0) else {
+        return false;
+    };
     // SAFETY: a valid pointer to shared memory.
-    STATE
-        .get_ptr(0)
-        .is_some_and(|state| unsafe { (*state).process } == process)
+    unsafe {
+        let traced = (*state).process == process;
+        if traced {
+            core::ptr::write_volatile(&raw mut (*state).recording, 0);
+        }
+        traced
+    }
 }
 
 fn tell(step: ProcessStep, process: u32, thread: u32) {

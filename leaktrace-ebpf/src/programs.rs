@@ -90,18 +90,19 @@ fn enter(ctx: *mut pt_regs) -> u32 {
     let Some(kind) = CallKind::from_raw(spec.kind) else {
         return SKIP_RETURN;
     };
+    // Once for both kinds of call: the verifier wants registers read at fixed places.
+    let arguments = Regs::read(ctx);
     let caller = caller();
-    let maps = !matches!(kind, CallKind::Allocate | CallKind::Resize);
-    if maps && mapping::is_own(ctx, spec) {
+    if kind.is_mapping() && mapping::is_own(ctx, spec) {
         return SKIP_RETURN;
     }
-    let Some(call) = inflight::begin(ctx, caller.thread, probe) else {
+    let Some(call) = inflight::begin(ctx, caller.thread, probe, kind) else {
         return SKIP_RETURN;
     };
-    if maps {
-        mapping::entered(ctx, caller, kind, spec, call);
+    if kind.is_mapping() {
+        mapping::entered(ctx, caller, kind, spec, &arguments, call);
     } else {
-        alloc::entered(ctx, caller.process, kind, spec, call);
+        alloc::entered(caller.process, kind, spec, &arguments, call);
     }
     SEE_RETURN
 }
@@ -109,13 +110,14 @@ fn enter(ctx: *mut pt_regs) -> u32 {
 #[inline(always)]
 fn leave(ctx: *mut pt_regs) {
     // Once recording is off the tables stay as they are: what is in flight has not happened.
-    if !is_recording() {
-        return;
-    }
-    let caller = caller();
-    let Some(call) = inflight::end(ctx, caller.thread) else {
+    let Some(kind) = probe(ctx).and_then(|(_, spec)| CallKind::from_raw(spec.kind)) else {
         return;
     };
+    let caller = caller();
+    let Some(call) = inflight::end(ctx, caller.thread, kind) else {
+        return;
+    };
+    // Of a tail call it is the outer function that says what came of it.
     let Some(kind) = PROBES.get(call.probe).and_then(|spec| CallKind::from_raw(spec.kind)) else {
         return;
     };

@@ -135,7 +135,7 @@ fn load_program(
     attach_type: AttachType,
 ) -> io::Result<OwnedFd> {
     let info = function.func_info.func_info_bytes();
-    let mut log = vec![0_u8; 1 << 16];
+    let mut log = vec![0_u8; 1 << 20];
     // SAFETY: all-zero is a valid value of this union of plain data.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: the fields set are those that the kernel reads for this command; what they point to outlives the call.

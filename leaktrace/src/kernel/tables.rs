@@ -11,7 +11,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
 };
 use leaktrace_common::{
-    blocks::{Block, CALL_SLOTS, Call, CallSlot, TAKEN_BLOCK},
+    blocks::{Block, CALL_SLOTS, CallSlot, Calls, TAKEN_BLOCK},
     counters::{COUNTERS, Counter},
     probes::ProbeSpec,
     sites::{Amount, COHORT_SLOTS, MAX_COHORTS, OVERFLOW_SITE, SessionState, SiteTotals},
@@ -74,6 +74,14 @@ impl Tables {
         }
     }
 
+    /// Where the process's return probes come back to.
+    pub fn set_trampoline(&self, address: u64) {
+        if let Some(state) = self.state.get(0) {
+            // SAFETY: a valid, aligned pointer into shared memory.
+            unsafe { AtomicU64::from_ptr(&raw mut (*state).trampoline) }.store(address, Relaxed);
+        }
+    }
+
     /// The process whose programs being replaced is told.
     pub fn set_process(&self, process: u32) {
         self.set_state(offset_of!(SessionState, process), process);
@@ -84,9 +92,9 @@ impl Tables {
         // SAFETY: valid, aligned pointers into shared memory; no probe changes a slot once recording is off.
         let slots = (0..CALL_SLOTS)
             .filter_map(|index| self.calls.get(index))
-            .map(|slot| unsafe { (*slot).call });
-        let others: HashMap<&MapData, u32, Call> = open(ebpf.map("CALLS"), "CALLS")?;
-        let calls = slots.chain(others.iter().filter_map(|entry| Some(entry.ok()?.1)));
+            .map(|slot| unsafe { (*slot).calls.block });
+        let others: HashMap<&MapData, u32, Calls> = open(ebpf.map("CALLS"), "CALLS")?;
+        let calls = slots.chain(others.iter().filter_map(|entry| Some(entry.ok()?.1.block)));
         Ok(calls
             .filter(|call| call.stack_pointer != 0 && call.taken == TAKEN_BLOCK)
             .map(|call| call.old)

@@ -54,6 +54,8 @@ pub struct Plan {
     pub allocators: Vec<String>,
     /// What is not seen, and why; a sentence each, for the user.
     pub notes: Vec<String>,
+    /// Which modules hold an allocator that is not traced, and its name.
+    pub untraced: Vec<(usize, String)>,
 }
 
 /// Why there is nothing to probe.
@@ -122,6 +124,7 @@ fn add_module<'data, R: ReadRef<'data>>(
         .filter(present)
         .partition(|allocator| !allocator.functions.is_empty());
     for allocator in &untraced {
+        plan.untraced.push((index, allocator.name.to_owned()));
         plan.notes.push(format!(
             "{} found in {}: its blocks are not traced by this version",
             allocator.name,

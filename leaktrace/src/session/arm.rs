@@ -19,6 +19,8 @@ pub struct Planned {
     pub allocators: Vec<String>,
     /// What is not seen, and why.
     pub notes: Vec<String>,
+    /// The modules that hold an allocator that is not traced, and its name.
+    pub untraced: Vec<((u64, u64), String)>,
 }
 
 /// Plans for the modules that are not in `armed` yet, and adds those that get probes.
@@ -57,7 +59,12 @@ pub fn plan(space: &AddressSpace, armed: &mut HashSet<(u64, u64)>) -> Result<Pla
         .probes
         .iter()
         .filter_map(|probe| Some(point(images.get(probe.module)?.0, probe)));
+    let untraced = planned
+        .untraced
+        .into_iter()
+        .filter_map(|(module, name)| Some((images.get(module)?.0.identity, name)));
     Ok(Planned {
+        untraced: untraced.collect(),
         points: points.collect(),
         allocators: planned.allocators,
         notes: planned.notes,

@@ -1,6 +1,6 @@
 //! A profile of what a recorder has seen, made at any moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use leaktrace_common::{
     counters::Counter,
@@ -28,6 +28,7 @@ const LOST: &[(Counter, &str)] = &[
     (Counter::LostThreadsFull, "threads_full"),
     (Counter::LostProcessEvent, "process_event"),
     (Counter::LostUnreadable, "unreadable"),
+    (Counter::LostOtherStack, "other_stack"),
     (Counter::MissedFrees, "missed_frees"),
     (Counter::AbandonedCalls, "abandoned_calls"),
     (Counter::UnknownBreak, "unknown_break"),
@@ -54,6 +55,8 @@ pub struct Scene<'a> {
     pub min_age_ns: u64,
     /// How much is worked out.
     pub detail: Detail,
+    /// Modules with an allocator that is not traced, by device and inode.
+    pub untraced: &'a HashSet<(u64, u64)>,
 }
 
 /// How much of a profile is worked out.
@@ -67,7 +70,8 @@ pub enum Detail {
 
 /// Makes a profile of this moment.
 pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) -> Result<Profile, KernelError> {
-    let now = recorder.now();
+    let mut now = recorder.now();
+    now.retain(|index, _| !is_allocators(recorder, *index, scene));
     let mut sites = sites(recorder, &now, scene);
     symbolize(recorder, symbolizer, scene, &mut sites);
     let mut sites: Vec<Site> = sites.into_iter().map(|(_, site)| site).collect();
@@ -88,6 +92,17 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
         sites,
         timeline: recorder.timeline().to_vec(),
     })
+}
+
+/// Whether the site is a mapping call of an allocator that is not traced: a reservation, and no leak of the program.
+fn is_allocators(recorder: &Recorder, index: u32, scene: &Scene) -> bool {
+    if scene.untraced.is_empty() {
+        return false;
+    }
+    let caller = recorder.site(index).and_then(|site| site.frames.first());
+    let place = caller.and_then(|address| scene.space.locate(address.wrapping_sub(1)));
+    let module = place.and_then(|place| place.module);
+    module.is_some_and(|module| scene.untraced.contains(&module.identity))
 }
 
 fn sites(recorder: &Recorder, now: &BTreeMap<u32, SiteNow>, scene: &Scene) -> Vec<(u32, Site)> {

@@ -36,6 +36,8 @@ pub struct Trace {
     code: CodeTables,
     target: TargetInfo,
     armed: HashSet<(u64, u64)>,
+    /// Modules with an allocator that is not traced: what they map is no site of the program's.
+    untraced: HashSet<(u64, u64)>,
     notes: Vec<String>,
     timings: Vec<String>,
     way: Option<Way>,
@@ -43,6 +45,7 @@ pub struct Trace {
     min_age_ns: u64,
     stacks_seen: usize,
     settled: bool,
+    trampoline_known: bool,
     followed: Instant,
     events: AsyncFd<OwnedFd>,
 }
@@ -70,6 +73,7 @@ impl Trace {
             symbolizer: Symbolizer::new(),
             code: CodeTables::default(),
             armed: HashSet::new(),
+            untraced: HashSet::new(),
             notes: Vec::new(),
             timings: Vec::new(),
             way: settings.way,
@@ -77,6 +81,7 @@ impl Trace {
             min_age_ns: nanoseconds(settings.min_age),
             stacks_seen: 0,
             settled: false,
+            trampoline_known: false,
             followed: Instant::now(),
         })
     }
@@ -107,7 +112,10 @@ impl Trace {
             self.timings
                 .push(format!("unwinding tables of {tables} KiB built in {built:.1?}"));
         }
-        for allocator in planned.allocators {
+        let (modules, names): (Vec<_>, Vec<_>) = planned.untraced.into_iter().unzip();
+        self.untraced.extend(modules);
+        let untraced = names.into_iter().map(|name| format!("{name} (not traced)"));
+        for allocator in planned.allocators.into_iter().chain(untraced) {
             if !self.target.allocators.contains(&allocator) {
                 self.target.allocators.push(allocator);
             }
@@ -151,6 +159,7 @@ impl Trace {
     /// Takes in what the kernel side tells, and gives what it says of processes.
     pub fn drain(&mut self) -> Vec<ProcessRecord> {
         let steps = self.recorder.drain();
+        self.learn_trampoline();
         let since = self.followed.elapsed();
         if since >= LOOK_AGAIN || (since >= LOOK_SOON && self.recorder.take_unknown_code()) {
             self.follow_code();
@@ -160,6 +169,7 @@ impl Trace {
 
     /// Closes a cohort, and opens the files of new code while the process is there to show them.
     pub fn turn(&mut self) {
+        self.learn_trampoline();
         self.measure();
         self.follow_code();
     }
@@ -212,6 +222,7 @@ impl Trace {
             window,
             min_age_ns: self.min_age_ns,
             detail,
+            untraced: &self.untraced,
         };
         let mut profile = snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?;
         if self.way == Some(Way::Empty) {
@@ -219,6 +230,23 @@ impl Trace {
             profile.accounting.complete = false;
         }
         Ok(profile)
+    }
+
+    /// The kernel maps the place that return probes come back to when it first needs it.
+    fn learn_trampoline(&mut self) {
+        if self.trampoline_known {
+            return;
+        }
+        let _ = self.space.refresh();
+        let place = self
+            .space
+            .mappings()
+            .iter()
+            .find(|mapping| mapping.path.as_os_str() == "[uprobes]");
+        if let Some(place) = place {
+            self.recorder.tracer().tables().set_trampoline(place.start);
+            self.trampoline_known = true;
+        }
     }
 
     fn measure(&mut self) {

@@ -2,15 +2,15 @@
 
 use crate::profile::Accounting;
 use crate::report::label;
-use crate::units::{number, size};
+use crate::units::{count, number, size};
 
 /// The line.
 pub(super) fn line(accounting: &Accounting) -> String {
     format!(
-        "{} allocations ({}), {} frees ({}); {}{}{}",
-        number(accounting.allocations),
+        "{} ({}), {} ({}); {}{}{}",
+        count(accounting.allocations, "allocation"),
         size(accounting.allocated_bytes),
-        number(accounting.frees),
+        count(accounting.frees, "free"),
         size(accounting.freed_bytes),
         lost(accounting),
         stacks(accounting),
@@ -87,7 +87,7 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "sites_full" => (
             "block",
             "blocks",
-            " that found the stack table full (raise --max-stacks)",
+            " counted without a stack, the stack table being full (raise --max-stacks)",
         ),
         "no_memory" => ("block", "blocks", " that the kernel had no memory to keep"),
         "mapping_event" => ("mapping", "mappings", " that found the event buffer full"),
@@ -98,10 +98,15 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "threads_full" => ("call", "calls", " of threads too many to follow"),
         "unreadable" => ("result", "results", " that could not be read"),
         "not_recorded" => ("trace", "traces", " not recorded at all"),
+        "other_stack" => ("call", "calls", " made by signal handlers on a stack of their own"),
         "missed_frees" => ("free", "frees", " not seen"),
         "abandoned_calls" => ("call", "calls", " that never returned"),
         "unknown_break" => ("move", "moves", " of the break from an unknown place"),
-        "unmatched_frees" => ("free", "frees", " of blocks from before the trace"),
+        "unmatched_frees" => (
+            "free",
+            "frees",
+            " of blocks that are not in the table (from before the trace, mostly)",
+        ),
         "failed_calls" => ("failed call", "failed calls", ""),
         "nested_calls" => ("call", "calls", " inside others, counted once"),
         "own_mappings" => ("mapping", "mappings", " that the allocator made for itself"),

@@ -61,10 +61,10 @@ fn numbers(site: &Site, total: u64) -> String {
     )
 }
 
-/// How fast the site grows; nothing where that is not known, which a zero alone does not say.
+/// How fast the site grows; nothing where too little is known to say.
 fn growth(site: &Site) -> String {
     match site.growth_bytes_per_s {
-        rate if units::is_still(rate) && site.verdict == Verdict::Unknown => String::new(),
+        _ if site.verdict == Verdict::Unknown => String::new(),
         rate if units::is_still(rate) => "; not growing".to_owned(),
         rate if rate > 0.0 => format!("; growing {}", units::rate(rate)),
         rate => format!("; shrinking {}", units::rate(rate)),
