@@ -10,12 +10,19 @@ use crate::{
     counters::bump,
     inflight,
     maps::{EVENTS, STATE},
+    regs,
 };
 
-/// A thread ends: what it had in flight is forgotten, so that a later thread of the same number starts clean.
+/// A thread ends: what it had in flight is forgotten, so that a later thread of the same number starts clean. Of a main
+/// thread that leaves the others behind, userspace is told: the kernel finds the process's memory by it.
 #[raw_tracepoint]
 pub fn thread_exit(_ctx: RawTracePointContext) -> i32 {
-    inflight::forget(bpf_get_current_pid_tgid() as u32);
+    let ids = bpf_get_current_pid_tgid();
+    let (process, thread) = ((ids >> 32) as u32, ids as u32);
+    inflight::forget(thread);
+    if process == thread && is_traced(process) && regs::thread_ends_itself() {
+        tell(ProcessStep::MainThreadEnded, process, thread);
+    }
     0
 }
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use leaktrace_common::events::ProcessRecord;
 use nix::sys::utsname::uname;
 use tokio::io::unix::AsyncFd;
 
@@ -20,7 +19,7 @@ use super::{
 use crate::{
     kernel::{Tracer, Way},
     probes::plan::PlanError,
-    profile::{Exit, NOT_RECORDED, Profile, TargetInfo, Window},
+    profile::{Exit, MAIN_THREAD_GONE, NOT_RECORDED, Profile, TargetInfo, Window},
     settings::TraceSettings,
     symbols::Symbolizer,
     target::{AddressSpace, Process},
@@ -42,6 +41,7 @@ pub struct Trace {
     min_age_ns: u64,
     stacks_seen: usize,
     settled: bool,
+    main_thread_gone: bool,
     followed: Instant,
     events: AsyncFd<OwnedFd>,
 }
@@ -83,6 +83,7 @@ impl Trace {
             min_age_ns: nanoseconds(settings.min_age),
             stacks_seen: 0,
             settled: false,
+            main_thread_gone: false,
             followed: Instant::now(),
         })
     }
@@ -158,20 +159,30 @@ impl Trace {
         }
     }
 
-    /// Takes in what the kernel side tells, and gives what it says of processes.
-    pub fn drain(&mut self) -> Vec<ProcessRecord> {
-        let steps = self.recorder.drain();
+    /// Whether the process has replaced its program: the trace is of the one before.
+    pub fn is_replaced(&self) -> bool {
+        self.recorder.is_replaced()
+    }
+
+    /// The libraries and the program whose code is mapped.
+    pub fn space(&self) -> &AddressSpace {
+        &self.space
+    }
+
+    /// Takes in what the kernel side tells.
+    pub fn drain(&mut self) {
+        self.recorder.drain();
         let since = self.followed.elapsed();
         if since >= LOOK_AGAIN || (since >= LOOK_SOON && self.recorder.take_unknown_code()) {
             self.follow_code();
         }
-        steps
     }
 
     /// Closes a cohort, and opens the files of new code while the process is there to show them.
     pub fn turn(&mut self) {
         let resident = self.process.resident_bytes().unwrap_or(0);
         self.recorder.turn(nanoseconds(self.elapsed()), resident);
+        self.look_for_main_thread();
         self.follow_code();
     }
 
@@ -189,6 +200,7 @@ impl Trace {
 
     /// Takes the probes away and settles the numbers.
     pub fn stop(&mut self) -> Result<()> {
+        self.look_for_main_thread();
         let started = Instant::now();
         self.recorder.tracer().detach();
         self.timings.push(format!("detached in {:.1?}", started.elapsed()));
@@ -226,7 +238,18 @@ impl Trace {
             profile.accounting.lost.insert(NOT_RECORDED.into(), 1);
             profile.accounting.complete = false;
         }
+        if self.main_thread_gone || self.recorder.main_thread_ended() {
+            profile.accounting.lost.insert(MAIN_THREAD_GONE.into(), 1);
+            profile.accounting.complete = false;
+        }
         Ok(profile)
+    }
+
+    /// The kernel finds a process's memory by its main thread. Once that is gone, it takes a process for one that nobody
+    /// traces when another trace of the same file ends, and takes the breakpoints away without a word. The kernel side
+    /// tells when it ends by itself; this is for one that ended before there was anybody to tell, or was killed alone.
+    fn look_for_main_thread(&mut self) {
+        self.main_thread_gone |= self.process.main_thread_gone();
     }
 
     fn build_tables(&mut self) {
