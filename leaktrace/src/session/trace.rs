@@ -189,7 +189,8 @@ impl Trace {
     /// Reads the memory map again when there are stacks that it has not been read for.
     pub fn follow_code(&mut self) {
         let seen = self.recorder.stack_count();
-        if seen != self.stacks_seen {
+        // Of a process that has replaced its program, the map is the new one's.
+        if seen != self.stacks_seen && !self.is_replaced() {
             self.stacks_seen = seen;
             self.followed = Instant::now();
             if matches!(self.space.refresh(), Ok(true)) {
@@ -201,6 +202,9 @@ impl Trace {
     /// Takes the probes away and settles the numbers.
     pub fn stop(&mut self) -> Result<()> {
         self.look_for_main_thread();
+        // Names for what was seen last, while the process is there to give them.
+        self.recorder.drain();
+        self.follow_code();
         let started = Instant::now();
         self.recorder.tracer().detach();
         self.timings.push(format!("detached in {:.1?}", started.elapsed()));
