@@ -1,6 +1,7 @@
 //! Blocks entering the live table.
 
 use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user};
+use aya_log_ebpf::debug;
 use leaktrace_common::{
     blocks::{Block, BlockKey, Call, TAKEN_BLOCK},
     counters::Counter,
@@ -137,6 +138,7 @@ fn admit(ctx: *const pt_regs, key: &BlockKey, call: &Call) {
 #[inline(never)]
 fn replace(key: &BlockKey, block: &Block) {
     bump(Counter::MissedFrees);
+    debug!(&(), "block {:x} is live already: its free was not seen", key.address);
     free::take(key);
     match live::insert(key, block) {
         Ok(()) => totals::born(block),

@@ -75,7 +75,8 @@ pub struct TraceArgs {
     /// How to attach, for when the best way of this kernel is not wanted.
     #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
     pub attach_with: AttachWay,
-    /// Say more on standard error: how the probes were attached, and how long each step took.
+    /// Say more on standard error: how the probes were attached, how long each step took, and the kernel side's
+    /// debug lines.
     #[arg(short, long)]
     pub verbose: bool,
     /// What is written, and where.

@@ -5,6 +5,7 @@
 
 mod events;
 mod link;
+mod log;
 mod object;
 mod perf;
 mod shared;

@@ -4,7 +4,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapError, programs::ProgramError};
 
 use leaktrace_common::blocks::WAYS;
 
-use super::{KernelError, unwind::UnwindLimits};
+use super::{KernelError, log, unwind::UnwindLimits};
 
 /// The kernel side as built; see `build.rs`.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leaktrace"));
@@ -42,11 +42,12 @@ impl Limits {
     }
 }
 
-/// Creates the tables.
-pub fn create(limits: Limits) -> Result<Ebpf, KernelError> {
+/// Creates the tables. `verbose` turns the kernel side's debug lines on.
+pub fn create(limits: Limits, verbose: bool) -> Result<Ebpf, KernelError> {
     EbpfLoader::new()
         // Nothing is relocated against the kernel's types, so they need not be read.
         .btf(None)
+        .override_global(log::LEVEL, &log::level(verbose), true)
         .map_max_entries("LIVE", limits.far())
         .map_max_entries("NEAR", limits.buckets().max(1))
         .map_max_entries("SITE_INDEX", limits.sites)

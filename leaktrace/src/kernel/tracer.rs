@@ -21,6 +21,7 @@ use leaktrace_common::{
 use super::{
     CounterValues, Event, KernelError,
     link::{self, AttachType, Points, Programs, TableFds},
+    log::Lines,
     object::{self, Limits, one_line},
     perf,
     tables::{self, Tables},
@@ -66,6 +67,7 @@ pub struct Tracer {
     tables: Tables,
     unwind: UnwindTables,
     table_fds: TableFds,
+    lines: Lines,
     events: RingBuf<MapData>,
     links: Vec<OwnedFd>,
     perf_links: Vec<UProbeLink>,
@@ -74,11 +76,12 @@ pub struct Tracer {
 
 impl Tracer {
     /// Creates the tables and watches for threads that end. Nothing of any process is touched.
-    pub fn create(limits: Limits) -> Result<Self, KernelError> {
-        let mut ebpf = object::create(limits)?;
+    pub fn create(limits: Limits, verbose: bool) -> Result<Self, KernelError> {
+        let mut ebpf = object::create(limits, verbose)?;
         let tables = Tables::map(&ebpf, limits)?;
         let unwind = UnwindTables::map(&ebpf, limits.unwind)?;
         let table_fds = TableFds::of(&ebpf);
+        let lines = Lines::of(&mut ebpf)?;
         let events = ebpf
             .take_map("EVENTS")
             .ok_or_else(|| KernelError::Table("EVENTS is missing".into()))?;
@@ -90,6 +93,7 @@ impl Tracer {
             tables,
             unwind,
             table_fds,
+            lines,
             events,
             links: Vec::new(),
             perf_links: Vec::new(),
@@ -170,6 +174,7 @@ impl Tracer {
                 return Some(event);
             }
         }
+        self.lines.print();
         None
     }
 

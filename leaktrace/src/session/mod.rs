@@ -14,6 +14,7 @@ mod ranges;
 mod recorder;
 mod snapshot;
 mod trace;
+mod window;
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     os::fd::{BorrowedFd, OwnedFd},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -15,11 +15,12 @@ use super::{
     code::CodeTables,
     recorder::Recorder,
     snapshot::{self, Detail, Scene},
+    window::{Clock, nanoseconds},
 };
 use crate::{
     kernel::{Tracer, Way},
     probes::plan::PlanError,
-    profile::{Exit, MAIN_THREAD_GONE, NOT_RECORDED, Profile, TargetInfo, Window},
+    profile::{Exit, MAIN_THREAD_GONE, NOT_RECORDED, Profile, TargetInfo},
     settings::TraceSettings,
     symbols::Symbolizer,
     target::{AddressSpace, Process},
@@ -51,19 +52,12 @@ pub struct Trace {
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const LOOK_SOON: Duration = Duration::from_millis(2);
 
-/// When the trace began, by both clocks.
-#[derive(Clone, Copy, Debug)]
-struct Clock {
-    started: Instant,
-    unix_ns: u64,
-}
-
 impl Trace {
     /// Creates the tables. Nothing of the process is touched yet.
     pub fn new(settings: &TraceSettings, process: Process) -> Result<Self> {
         let space = AddressSpace::read(process.pid)
             .with_context(|| format!("cannot read the memory map of process {}", process.pid))?;
-        let tracer = Tracer::create(settings.limits)?;
+        let tracer = Tracer::create(settings.limits, settings.verbose)?;
         tracer.tables().set_stack_start(process.stack_start);
         tracer.tables().set_process(process.pid);
         let mut recorder = Recorder::new(tracer);
@@ -79,7 +73,7 @@ impl Trace {
             notes: Vec::new(),
             timings: Vec::new(),
             way: settings.way,
-            clock: Clock::start(),
+            clock: Clock::new(),
             min_age_ns: nanoseconds(settings.min_age),
             stacks_seen: 0,
             settled: false,
@@ -104,6 +98,7 @@ impl Trace {
                 .recorder
                 .tracer()
                 .attach(self.process.pid, &planned.points, self.way)?;
+            self.clock.begin();
             self.way = Some(way);
             self.recorder.tracer().set_recording(true);
             let (probes, took) = (planned.points.len(), started.elapsed());
@@ -147,11 +142,6 @@ impl Trace {
         std::mem::take(&mut self.timings)
     }
 
-    /// Time since the trace began.
-    pub fn elapsed(&self) -> Duration {
-        self.clock.started.elapsed()
-    }
-
     /// Waits until the kernel side has something to tell.
     pub async fn events_ready(&self) {
         if let Ok(mut ready) = self.events.readable().await {
@@ -180,8 +170,7 @@ impl Trace {
 
     /// Closes a cohort, and opens the files of new code while the process is there to show them.
     pub fn turn(&mut self) {
-        let resident = self.process.resident_bytes().unwrap_or(0);
-        self.recorder.turn(nanoseconds(self.elapsed()), resident);
+        self.measure();
         self.look_for_main_thread();
         self.follow_code();
     }
@@ -206,6 +195,7 @@ impl Trace {
         self.recorder.drain();
         self.follow_code();
         let started = Instant::now();
+        self.clock.end();
         self.recorder.tracer().detach();
         self.timings.push(format!("detached in {:.1?}", started.elapsed()));
         self.settle()
@@ -213,11 +203,13 @@ impl Trace {
 
     /// Stops recording, and takes in all that has been recorded: the numbers are final.
     pub fn settle(&mut self) -> Result<()> {
-        self.recorder.tracer().set_recording(false);
-        self.recorder.drain();
-        if !std::mem::replace(&mut self.settled, true) {
-            self.recorder.tracer().settle()?;
+        if std::mem::replace(&mut self.settled, true) {
+            return Ok(());
         }
+        self.recorder.tracer().set_recording(false);
+        self.clock.end();
+        self.recorder.tracer().settle()?;
+        self.measure();
         Ok(())
     }
 
@@ -256,6 +248,11 @@ impl Trace {
         self.main_thread_gone |= self.process.main_thread_gone();
     }
 
+    fn measure(&mut self) {
+        let resident = self.process.resident_bytes().unwrap_or(0);
+        self.recorder.turn(nanoseconds(self.clock.elapsed()), resident);
+    }
+
     fn build_tables(&mut self) {
         self.code.follow(&self.space, self.recorder.tracer());
         let notes = self.code.take_left_out().into_iter();
@@ -269,25 +266,6 @@ pub fn watched(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
     let copy = descriptor.try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives.
     Ok(unsafe { AsyncFd::register(copy) }?)
-}
-
-impl Clock {
-    fn start() -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            started: Instant::now(),
-            unix_ns: nanoseconds(unix),
-        }
-    }
-
-    fn window(self) -> Window {
-        let duration_ns = nanoseconds(self.started.elapsed());
-        Window {
-            start_unix_ns: self.unix_ns,
-            end_unix_ns: self.unix_ns + duration_ns,
-            duration_ns,
-        }
-    }
 }
 
 fn target_info(process: &Process) -> TargetInfo {
@@ -304,9 +282,4 @@ fn target_info(process: &Process) -> TargetInfo {
         kernel: text(system.as_ref().map(nix::sys::utsname::UtsName::release)),
         exit: None,
     }
-}
-
-/// A duration in whole nanoseconds; the longest that fits, if it does not.
-pub fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -306,15 +306,14 @@ fn job_control_works_as_without_a_tracer() {
         launched.proceed();
     }
     assert_eq!(launched.state(), Some('S'));
-    for stop in [Signal::SIGSTOP, Signal::SIGTSTP] {
-        launched.signal(stop);
-        // A group stop under a tracer that listens shows as stopped by the tracer.
-        eventually("stops", || matches!(launched.state(), Some('T' | 't')));
-        thread::sleep(Duration::from_millis(20));
-        assert!(matches!(launched.state(), Some('T' | 't')), "{stop}: stays stopped");
-        launched.signal(Signal::SIGCONT);
-        eventually("goes on", || launched.state() == Some('S'));
-    }
+    // Not SIGTSTP: where nobody could continue it, as under a CI service, the kernel lets that pass.
+    launched.signal(Signal::SIGSTOP);
+    // A group stop under a tracer that listens shows as stopped by the tracer.
+    eventually("stops", || matches!(launched.state(), Some('T' | 't')));
+    thread::sleep(Duration::from_millis(20));
+    assert!(matches!(launched.state(), Some('T' | 't')), "stays stopped");
+    launched.signal(Signal::SIGCONT);
+    eventually("goes on", || launched.state() == Some('S'));
     launched.signal(Signal::SIGTERM);
     assert_eq!(launched.expect(), Event::Exiting);
     launched.proceed();
