@@ -140,4 +140,6 @@ pub enum ProcessStep {
     Executed = 1,
     /// Its last thread ended.
     Exited = 2,
+    /// Its main thread ended by itself, while others run on.
+    MainThreadEnded = 3,
 }

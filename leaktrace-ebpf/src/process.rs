@@ -10,12 +10,19 @@ use crate::{
     counters::bump,
     inflight,
     maps::{EVENTS, STATE},
+    regs,
 };
 
-/// A thread ends: what it had in flight is forgotten, so that a later thread of the same number starts clean.
+/// A thread ends: what it had in flight is forgotten, so that a later thread of the same number starts clean. Of a main
+/// thread that leaves the others behind, userspace is told: the kernel finds the process's memory by it.
 #[raw_tracepoint]
 pub fn thread_exit(_ctx: RawTracePointContext) -> i32 {
-    inflight::forget(bpf_get_current_pid_tgid() as u32);
+    let ids = bpf_get_current_pid_tgid();
+    let (process, thread) = ((ids >> 32) as u32, ids as u32);
+    inflight::forget(thread);
+    if process == thread && is_traced(process) && regs::thread_ends_itself() {
+        tell(ProcessStep::MainThreadEnded, process, thread);
+    }
     0
 }
 
@@ -33,17 +40,19 @@ pub fn program_exec(_ctx: RawTracePointContext) -> i32 {
 
 /// Stops recording if this is the process that is traced, and says whether it is.
 fn stop_traced(process: u32) -> bool {
-    let Some(state) = STATE.get_ptr_mut(0) else {
-        return false;
-    };
-    // SAFETY: a valid pointer to shared memory.
-    unsafe {
-        let traced = (*state).process == process;
-        if traced {
-            core::ptr::write_volatile(&raw mut (*state).recording, 0);
-        }
-        traced
+    let traced = is_traced(process);
+    if traced && let Some(state) = STATE.get_ptr_mut(0) {
+        // SAFETY: a valid pointer to shared memory.
+        unsafe { core::ptr::write_volatile(&raw mut (*state).recording, 0) };
     }
+    traced
+}
+
+fn is_traced(process: u32) -> bool {
+    // SAFETY: a valid pointer to shared memory.
+    STATE
+        .get_ptr(0)
+        .is_some_and(|state| unsafe { (*state).process } == process)
 }
 
 fn tell(step: ProcessStep, process: u32, thread: u32) {

@@ -1,6 +1,15 @@
 //! The registers of the probed thread: the only code that knows the architecture.
 
-use aya_ebpf::bindings::pt_regs;
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
+};
+
+/// The system call by which a thread ends alone; a process ends by another.
+const EXIT: u64 = 60;
 
 /// The registers that the probes read, copied so that an argument can be chosen by number.
 #[derive(Clone, Copy)]
@@ -24,6 +33,16 @@ impl Regs {
     pub fn argument(&self, number: u8) -> u64 {
         // SAFETY: the index is masked to the array's length.
         unsafe { core::ptr::read_volatile(self.arguments.as_ptr().add((number & 7) as usize)) }
+    }
+}
+
+/// Whether the calling thread, which is ending, called for that itself, and for itself alone.
+#[inline(always)]
+pub fn thread_ends_itself() -> bool {
+    // SAFETY: the kernel gives the registers that its current thread entered it with. They are read as foreign memory.
+    unsafe {
+        let entered = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const pt_regs;
+        bpf_probe_read_kernel(&raw const (*entered).orig_rax) == Ok(EXIT)
     }
 }
 

@@ -69,6 +69,9 @@ pub struct TraceArgs {
     /// Most different stacks to keep.
     #[arg(long, value_name = "N", default_value = "65536")]
     pub max_stacks: String,
+    /// Do not hold the command at its end: for programs that do not run under ptrace.
+    #[arg(long, requires = "program", conflicts_with = "pid")]
+    pub no_hold: bool,
     /// How to attach, for when the best way of this kernel is not wanted.
     #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
     pub attach_with: AttachWay,

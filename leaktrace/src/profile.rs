@@ -17,6 +17,8 @@ pub const SCHEMA: &str = "leaktrace.profile/1";
 
 /// The reason in [`Accounting::lost`] that stands for the whole trace: its handlers did nothing, to be measured.
 pub const NOT_RECORDED: &str = "not_recorded";
+/// Name of the loss of what may have happened after the main thread ended while others ran on.
+pub const MAIN_THREAD_GONE: &str = "main_thread_gone";
 
 /// What a trace found: one process, one window of time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -157,6 +157,8 @@ fn main_thread_gone_before() -> Result<()> {
     } else {
         let ended = tracer.finish(PATIENCE)?;
         ensure!(ended.status.code() == Some(1) && ended.err.len() == 1, "{ended:?}");
+        let line = ended.err.concat();
+        ensure!(line.contains("main thread") && !line.contains("zombie"), "{line}");
     }
     running.end_well()
 }

@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         &["--pid", "1", "--min-bytes", "much"],
         &["--pid", "1", "--max-live", "0"],
         &["--pid", "1", "--", "true"],
+        &["--pid", "1", "--no-hold"],
         &["--pid", "1", "--output", "report.unknown"],
         &["--pid", "1", "--format", "unknown"],
         &["render"],

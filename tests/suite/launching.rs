@@ -18,7 +18,10 @@ pub fn trials() -> Vec<Trial> {
         traced("launching::found_in_the_path", found_in_the_path),
         traced("launching::keeps_arguments", keeps_arguments),
         traced("launching::through_a_shell", through_a_shell),
-        traced("launching::a_program_that_traces_itself", traces_itself),
+        traced("launching::a_program_that_traces_itself", || sanitized("leak")),
+        traced("launching::a_program_that_checks_its_memory", || sanitized("address")),
+        traced("launching::a_program_that_must_not_be_held", must_not_be_held),
+        traced("launching::another_program_after_release", another_after_release),
         traced("launching::ctrl_c_lets_the_program_end_first", ctrl_c),
     ];
     let sudo = [TRACES, &[Need::Program("id")]].concat();
@@ -124,17 +127,64 @@ fn ctrl_c() -> Result<()> {
 }
 
 /// `LeakSanitizer` stops its own program at its end by ptrace, which fails where somebody else holds the program so.
-fn traces_itself() -> Result<()> {
-    let flags = ["-O1", "-g", "-fno-omit-frame-pointer", "-pthread", "-fsanitize=leak"];
+fn sanitized(sanitizer: &str) -> Result<()> {
+    let flag = format!("-fsanitize={sanitizer}");
+    let flags = ["-O1", "-g", "-fno-omit-frame-pointer", "-pthread", &flag];
     let fixture = Fixture::compile_with("nothing", &flags)?;
     let mut tracer = tracer::launch(&[], &[&fixture.path])?;
-    tracer.play()?;
+    let truth = tracer.play()?;
+    let report = tracer.finish()?;
+    let said = &report.ended.err;
+    ensure!(report.profile.target.exit == json!({"status": 0}), "{said:?}");
+    ensure!(
+        said.iter()
+            .any(|line| line.ends_with("is not held at its end: LeakSanitizer does not work under ptrace")),
+        "{said:?}"
+    );
+    // What the sanitizer has for itself, it has by other ways than these.
+    for (name, amounts) in truth.sites.iter().filter(|(name, _)| *name != "mapped") {
+        let found = report.profile.of_function(name);
+        ensure!(found == *amounts, "{name}: {found:?}, true is {amounts:?}");
+    }
+    ensure!(compare::accounting_faults(&report.profile).is_empty());
+    Ok(())
+}
+
+/// A program that asks whether it is traced gets along with the flag, and only with it; and loses no number by it.
+fn must_not_be_held() -> Result<()> {
+    let fixture = Fixture::compile("untraced")?;
+    let program = fixture.text()?;
+    let held = tracer::launch(&[], &[program])?.finish()?;
+    ensure!(
+        held.profile.target.exit == json!({"status": 97}),
+        "{:?}",
+        held.ended.err
+    );
+    let mut tracer = tracer::launch(&["--no-hold"], &[program])?;
+    let truth = tracer.play()?;
     let report = tracer.finish()?;
     ensure!(
-        report.profile.target.exit == json!({"status": 0}),
-        "{}: {:?}",
-        report.profile.target.exit,
+        report.profile.target.exit == json!({"status": 6}),
+        "{:?}",
         report.ended.err
     );
+    compare::exact(&report.profile, &truth, &[])
+}
+
+/// Not held, it runs before anybody could look at it: the report is of the program before, and says so.
+fn another_after_release() -> Result<()> {
+    let (first, next) = (Fixture::compile("becomes")?, Fixture::compile("many")?);
+    let mut tracer = tracer::launch(&["--no-hold"], &[first.text()?, next.text()?])?;
+    tracer.child.write("\n\n\n")?;
+    let report = tracer.finish()?;
+    let gone = report.profile.of_function("gone");
+    ensure!((gone.live_bytes, gone.live_count) == (5000, 5), "{gone:?}");
+    let said = &report.ended.err;
+    ensure!(
+        said.iter().any(|line| line.contains("replaced its program")),
+        "{said:?}"
+    );
+    ensure!(report.profile.target.exit == json!({"status": 0}), "{said:?}");
+    ensure!(compare::accounting_faults(&report.profile).is_empty());
     Ok(())
 }

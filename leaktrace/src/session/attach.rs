@@ -1,7 +1,6 @@
 //! Tracing a process that is already running.
 
 use anyhow::Result;
-use leaktrace_common::events::ProcessStep;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{
@@ -78,7 +77,6 @@ pub fn announce(trace: &mut Trace, settings: &TraceSettings, advice: &str) {
 async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Interrupts) -> Result<End> {
     let mut timers = Timers::start(settings);
     let exited = watched(trace.process().exited_fd())?;
-    let pid = trace.process().pid;
     let mut previous = None;
     loop {
         tokio::select! {
@@ -93,12 +91,10 @@ async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Int
                 }
                 Due::Report => report(settings, trace, &mut previous)?,
             },
-            () = trace.events_ready() => {
-                let steps = trace.drain();
-                if steps.iter().any(|step| step.process == pid && step.step == ProcessStep::Executed as u32) {
-                    return Ok(End::Replaced);
-                }
-            }
+            () = trace.events_ready() => trace.drain(),
+        }
+        if trace.is_replaced() {
+            return Ok(End::Replaced);
         }
     }
 }

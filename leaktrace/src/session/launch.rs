@@ -34,7 +34,9 @@ struct Session<'a> {
     unarmed: Option<PlanError>,
     announced: bool,
     previous: Option<Profile>,
-    /// The profile made while the memory of the ending command was still there.
+    /// Whether it runs without ptrace by now.
+    released: bool,
+    /// The profile made while the memory of the ending command was still there, or its program.
     last: Option<Profile>,
 }
 
@@ -51,6 +53,7 @@ pub async fn run(settings: &TraceSettings, command: &[OsString]) -> Result<()> {
         unarmed: None,
         announced: false,
         previous: None,
+        released: false,
         last: None,
     };
     let exit = session.follow(&mut interrupts).await?;
@@ -85,6 +88,7 @@ impl Session<'_> {
                 }
                 () = events_ready(self.trace.as_ref()) => {
                     self.trace.as_mut().map(Trace::drain);
+                    self.look_for_replacement()?;
                 }
             }
         }
@@ -100,6 +104,12 @@ impl Session<'_> {
             // Of another program in its place, too: the one before is gone, and its memory with it.
             Event::Held | Event::Executed => self.begin()?,
             Event::Mapped(_) => self.arm()?,
+            Event::Started if self.is_to_be_released() => {
+                self.released = true;
+                self.launched.release();
+                return Ok(());
+            }
+            Event::Started => {}
             Event::Exiting => self.last = self.final_profile()?,
             Event::LeaderGone | Event::Ended(_) => return Ok(()),
         }
@@ -137,13 +147,47 @@ impl Session<'_> {
 
     fn tick(&mut self, due: Due) -> Result<()> {
         let Some(trace) = &mut self.trace else { return Ok(()) };
+        if self.last.is_some() {
+            return Ok(());
+        }
         match due {
             Due::Report if self.announced => report(self.settings, trace, &mut self.previous),
             _ => {
                 trace.turn();
-                Ok(())
+                self.look_for_replacement()
             }
         }
+    }
+
+    /// Whether the command is to run without ptrace from now on: all that it starts with has been seen.
+    fn is_to_be_released(&self) -> bool {
+        let Some(trace) = &self.trace else { return false };
+        if !self.settings.hold {
+            return true;
+        }
+        let objection = launch::objection(trace.space());
+        if let Some(why) = objection {
+            output::say(&format!("{} is not held at its end: {why}", trace.process().comm));
+        }
+        objection.is_some()
+    }
+
+    /// A released command that becomes another program cannot be held before that runs. Its trace ends here.
+    fn look_for_replacement(&mut self) -> Result<()> {
+        let Some(trace) = self.trace.as_mut().filter(|trace| trace.is_replaced()) else {
+            return Ok(());
+        };
+        if !self.released || self.last.is_some() {
+            return Ok(());
+        }
+        trace.stop()?;
+        self.last = Some(trace.profile(Detail::Full)?);
+        output::say(&format!(
+            "process {} has replaced its program, and was not held for that: the report is of the one before; to trace \
+             the new one, start it directly",
+            self.launched.pid
+        ));
+        Ok(())
     }
 
     /// The numbers are final, and the memory is there to be looked at.

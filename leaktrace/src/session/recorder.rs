@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use leaktrace_common::{
-    events::{ProcessRecord, StackEnd},
+    events::{ProcessRecord, ProcessStep, StackEnd},
     sites::{Amount, COHORT_SLOTS, OVERFLOW_SITE},
 };
 
@@ -57,6 +57,8 @@ pub struct Recorder {
     sites: HashMap<u32, SiteRecord>,
     timeline: Vec<TimelinePoint>,
     unknown_code: bool,
+    replaced: bool,
+    main_thread_ended: bool,
 }
 
 impl Recorder {
@@ -73,6 +75,8 @@ impl Recorder {
             sites: HashMap::new(),
             timeline: Vec::new(),
             unknown_code: false,
+            replaced: false,
+            main_thread_ended: false,
         }
     }
 
@@ -81,9 +85,8 @@ impl Recorder {
         &mut self.tracer
     }
 
-    /// Reads all waiting records, and gives those about processes.
-    pub fn drain(&mut self) -> Vec<ProcessRecord> {
-        let mut processes = Vec::new();
+    /// Takes in all waiting records.
+    pub fn drain(&mut self) {
         while let Some(event) = self.tracer.next_event() {
             match event {
                 Event::Stack {
@@ -103,10 +106,19 @@ impl Recorder {
                     });
                 }
                 Event::Mapping(record) => self.ranges.apply(&record),
-                Event::Process(record) => processes.push(record),
+                Event::Process(record) => self.note(&record),
             }
         }
-        processes
+    }
+
+    /// Whether the process has replaced its program.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced
+    }
+
+    /// Whether the main thread has ended by itself.
+    pub fn main_thread_ended(&self) -> bool {
+        self.main_thread_ended
     }
 
     /// Closes a cohort and takes every site's live bytes down in its history.
@@ -185,6 +197,11 @@ impl Recorder {
     /// What the kernel side counted.
     pub fn counters(&self) -> Result<CounterValues, KernelError> {
         self.tracer.counters()
+    }
+
+    fn note(&mut self, record: &ProcessRecord) {
+        self.replaced |= record.step == ProcessStep::Executed as u32;
+        self.main_thread_ended |= record.step == ProcessStep::MainThreadEnded as u32;
     }
 
     fn turn_cohorts(&mut self, now_ns: u64) {

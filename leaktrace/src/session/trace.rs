@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use leaktrace_common::events::ProcessRecord;
 use nix::sys::utsname::uname;
 use tokio::io::unix::AsyncFd;
 
@@ -21,10 +20,10 @@ use super::{
 use crate::{
     kernel::{Tracer, Way},
     probes::plan::PlanError,
-    profile::{Exit, NOT_RECORDED, Profile, TargetInfo},
+    profile::{Exit, MAIN_THREAD_GONE, NOT_RECORDED, Profile, TargetInfo},
     settings::TraceSettings,
     symbols::Symbolizer,
-    target::{AddressSpace, Process},
+    target::{AddressSpace, Process, read_mappings},
 };
 
 /// A traced program, from the moment its tables exist until its profile is made.
@@ -46,6 +45,7 @@ pub struct Trace {
     stacks_seen: usize,
     settled: bool,
     trampoline_known: bool,
+    main_thread_gone: bool,
     followed: Instant,
     events: AsyncFd<OwnedFd>,
 }
@@ -82,6 +82,7 @@ impl Trace {
             stacks_seen: 0,
             settled: false,
             trampoline_known: false,
+            main_thread_gone: false,
             followed: Instant::now(),
         })
     }
@@ -156,28 +157,39 @@ impl Trace {
         }
     }
 
-    /// Takes in what the kernel side tells, and gives what it says of processes.
-    pub fn drain(&mut self) -> Vec<ProcessRecord> {
-        let steps = self.recorder.drain();
+    /// Whether the process has replaced its program: the trace is of the one before.
+    pub fn is_replaced(&self) -> bool {
+        self.recorder.is_replaced()
+    }
+
+    /// The libraries and the program whose code is mapped.
+    pub fn space(&self) -> &AddressSpace {
+        &self.space
+    }
+
+    /// Takes in what the kernel side tells.
+    pub fn drain(&mut self) {
+        self.recorder.drain();
         self.learn_trampoline();
         let since = self.followed.elapsed();
         if since >= LOOK_AGAIN || (since >= LOOK_SOON && self.recorder.take_unknown_code()) {
             self.follow_code();
         }
-        steps
     }
 
     /// Closes a cohort, and opens the files of new code while the process is there to show them.
     pub fn turn(&mut self) {
         self.learn_trampoline();
         self.measure();
+        self.look_for_main_thread();
         self.follow_code();
     }
 
     /// Reads the memory map again when there are stacks that it has not been read for.
     pub fn follow_code(&mut self) {
         let seen = self.recorder.stack_count();
-        if seen != self.stacks_seen {
+        // Of a process that has replaced its program, the map is the new one's.
+        if seen != self.stacks_seen && !self.is_replaced() {
             self.stacks_seen = seen;
             self.followed = Instant::now();
             if matches!(self.space.refresh(), Ok(true)) {
@@ -188,6 +200,10 @@ impl Trace {
 
     /// Takes the probes away and settles the numbers.
     pub fn stop(&mut self) -> Result<()> {
+        self.look_for_main_thread();
+        // Names for what was seen last, while the process is there to give them.
+        self.recorder.drain();
+        self.follow_code();
         let started = Instant::now();
         self.clock.end();
         self.recorder.tracer().detach();
@@ -229,6 +245,10 @@ impl Trace {
             profile.accounting.lost.insert(NOT_RECORDED.into(), 1);
             profile.accounting.complete = false;
         }
+        if self.main_thread_gone || self.recorder.main_thread_ended() {
+            profile.accounting.lost.insert(MAIN_THREAD_GONE.into(), 1);
+            profile.accounting.complete = false;
+        }
         Ok(profile)
     }
 
@@ -237,16 +257,19 @@ impl Trace {
         if self.trampoline_known {
             return;
         }
-        let _ = self.space.refresh();
-        let place = self
-            .space
-            .mappings()
-            .iter()
-            .find(|mapping| mapping.path.as_os_str() == "[uprobes]");
+        let mappings = read_mappings(self.process.pid).unwrap_or_default();
+        let place = mappings.iter().find(|mapping| mapping.path.as_os_str() == "[uprobes]");
         if let Some(place) = place {
             self.recorder.tracer().tables().set_trampoline(place.start);
             self.trampoline_known = true;
         }
+    }
+
+    /// The kernel finds a process's memory by its main thread. Once that is gone, it takes a process for one that nobody
+    /// traces when another trace of the same file ends, and takes the breakpoints away without a word. The kernel side
+    /// tells when it ends by itself; this is for one that ended before there was anybody to tell, or was killed alone.
+    fn look_for_main_thread(&mut self) {
+        self.main_thread_gone |= self.process.main_thread_gone();
     }
 
     fn measure(&mut self) {

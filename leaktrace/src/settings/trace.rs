@@ -26,6 +26,8 @@ pub struct TraceSettings {
     pub limits: Limits,
     /// How to attach, if not in the best way.
     pub way: Option<Way>,
+    /// Whether a command is held at its end, which takes ptrace until then.
+    pub hold: bool,
     /// Whether to say more.
     pub verbose: bool,
     /// Which reports are written, and where.
@@ -69,6 +71,7 @@ impl TraceSettings {
                 AttachWay::Perf => Some(Way::Perf),
                 AttachWay::Empty => Some(Way::Empty),
             },
+            hold: !args.no_hold,
             verbose: args.verbose,
             reports,
         })

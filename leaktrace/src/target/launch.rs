@@ -3,7 +3,8 @@
 //! The command is a child of leaktrace, traced with ptrace by a thread of its own. It is stopped before its first
 //! instruction, after each file with code that its loader maps, when another program takes its place, and when it is
 //! about to end, its memory still there; between those it runs on its own, and gets its signals unchanged. ptrace is
-//! used without the option that kills: whatever happens to leaktrace, the command runs on.
+//! used without the option that kills: whatever happens to leaktrace, the command runs on. For programs that do not
+//! work under ptrace, [`Launched::release`] ends the tracing, and only the end is told from then on.
 //!
 //! What cannot be had:
 //! - A setuid program loses its privilege, unless leaktrace is root: the kernel grants none under an unprivileged
@@ -19,6 +20,7 @@ mod child;
 mod follow;
 mod identity;
 mod loader;
+mod objection;
 mod stops;
 
 use std::ffi::OsString;
@@ -30,6 +32,7 @@ use nix::errno::Errno;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use identity::Identity;
+pub use objection::objection;
 
 /// A command that was started, and is held until told to proceed.
 ///
@@ -39,7 +42,7 @@ pub struct Launched {
     /// Its process.
     pub pid: u32,
     events: UnboundedReceiver<Event>,
-    proceed: mpsc::Sender<()>,
+    orders: mpsc::Sender<Order>,
 }
 
 /// What a followed command has come to.
@@ -50,6 +53,10 @@ pub enum Event {
     /// Its loader has mapped a file with code at this address; nothing of that has run. Stopped until
     /// [`Launched::proceed`].
     Mapped(u64),
+    /// Its loader has done: what it mapped is all there, and the program itself is about to make its first system call.
+    /// Of a static program, this follows [`Event::Held`] at once; of a musl program, whose C library is the loader, it
+    /// comes late or never. Stopped until [`Launched::proceed`].
+    Started,
     /// It has become another program: whatever was known of its memory is void. Stopped until [`Launched::proceed`].
     Executed,
     /// Its main thread ended while others run on. Not stopped.
@@ -58,6 +65,13 @@ pub enum Event {
     Exiting,
     /// It has ended. The last event.
     Ended(Exit),
+}
+
+/// What is to become of a command that is stopped at an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Proceed,
+    Release,
 }
 
 /// How a command ended.
@@ -128,7 +142,7 @@ fn launch_as(program: &[OsString], identity: Option<Identity>) -> Result<Launche
     let command = child::Command::new(program, identity)?;
     let name = command.name();
     let (started, start) = mpsc::sync_channel(1);
-    let (proceed, commands) = mpsc::channel();
+    let (orders, received) = mpsc::channel();
     let (sender, events) = unbounded_channel();
     // One thread for all of it: the kernel takes ptrace requests from the thread that attached.
     let thread = thread::Builder::new().name("follow".to_owned());
@@ -136,7 +150,7 @@ fn launch_as(program: &[OsString], identity: Option<Identity>) -> Result<Launche
         Ok(pid) => {
             // The caller waits for this; should it be gone all the same, the first event finds out.
             let _ = started.send(Ok(pid));
-            follow::follow(pid, &sender, &commands);
+            follow::follow(pid, &sender, &received);
         }
         Err(error) => drop(started.send(Err(error))),
     };
@@ -148,7 +162,7 @@ fn launch_as(program: &[OsString], identity: Option<Identity>) -> Result<Launche
     Ok(Launched {
         pid: pid.as_raw().cast_unsigned(),
         events,
-        proceed,
+        orders,
     })
 }
 
@@ -166,7 +180,13 @@ impl Launched {
     /// Lets the command go on from the event it is stopped at; does nothing when it is not.
     pub fn proceed(&self) {
         // Nobody listens once the command has ended: then there is nothing to let go.
-        let _ = self.proceed.send(());
+        let _ = self.orders.send(Order::Proceed);
+    }
+
+    /// Lets the command go on from the event it is stopped at, and leaves it untraced from then on; does nothing when
+    /// it is not stopped. Of all events, only [`Event::Ended`] still comes.
+    pub fn release(&self) {
+        let _ = self.orders.send(Order::Release);
     }
 }
 

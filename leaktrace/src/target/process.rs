@@ -20,6 +20,8 @@ const MAX_STATUS: u64 = 64 << 10;
 const MAX_THREADS: usize = 4096;
 /// The kernel's mark of its own threads (`PF_KTHREAD`).
 const KERNEL_THREAD: u64 = 0x20_0000;
+/// The kernel's mark of a thread on its way out (`PF_EXITING`).
+const ENDING: u64 = 4;
 
 /// Why a process cannot be traced.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,12 @@ pub enum TargetError {
     /// It has ended and waits for its parent.
     #[error("process {0} has ended (it is a zombie): it has no memory left to look at")]
     Zombie(u32),
+    /// Its main thread has ended, others run on.
+    #[error(
+        "the main thread of process {0} has ended, and without it the kernel places no probe for the threads that run \
+         on; start the program with `leaktrace -- CMD`, or attach while its main thread runs"
+    )]
+    MainThreadGone(u32),
     /// It is part of the kernel.
     #[error("{0} is a kernel thread: it has no user memory; choose a process of a program")]
     KernelThread(u32),
@@ -120,7 +128,7 @@ impl Process {
         }
         let pidfd = open_pidfd(pid).map_err(explain(pid, "the state"))?;
         let stat = read_stat(&path).map_err(explain(pid, "the state"))?;
-        refuse_unsuitable(pid, &stat)?;
+        refuse_unsuitable(pid, &stat, &path)?;
         let exe = std::fs::read_link(path.join("exe")).map_err(explain(pid, "the program"))?;
         let (build_id, language) = read_program(pid, &path)?;
         let process = Self {
@@ -153,6 +161,11 @@ impl Process {
     pub fn is_alive(&self) -> bool {
         let mut wait = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         poll(&mut wait, PollTimeout::ZERO) == Ok(0)
+    }
+
+    /// Whether its main thread has ended while others run on.
+    pub fn main_thread_gone(&self) -> bool {
+        read_stat(&self.path()).is_ok_and(|stat| stat.has_ended()) && others_run(&self.path())
     }
 
     /// A descriptor that becomes readable when the process ends.
@@ -264,9 +277,28 @@ fn is_ourselves(pid: u32) -> bool {
     pid == std::process::id() || shown.is_some_and(|shown| shown == Path::new(&pid.to_string()))
 }
 
-fn refuse_unsuitable(pid: u32, stat: &Stat) -> Result<(), TargetError> {
-    if matches!(stat.state, 'Z' | 'X' | 'x') {
-        return Err(TargetError::Zombie(pid));
+/// Whether any thread of the process at `path` runs on: where all end, the main thread is often the first.
+fn others_run(path: &Path) -> bool {
+    let tasks = std::fs::read_dir(path.join("task")).into_iter().flatten().flatten();
+    tasks
+        .take(MAX_THREADS)
+        .filter_map(|task| read_stat(&task.path()).ok())
+        .any(|stat| !stat.has_ended() && stat.flags & ENDING == 0)
+}
+
+impl Stat {
+    fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+fn refuse_unsuitable(pid: u32, stat: &Stat, path: &Path) -> Result<(), TargetError> {
+    if stat.has_ended() {
+        return Err(if others_run(path) {
+            TargetError::MainThreadGone(pid)
+        } else {
+            TargetError::Zombie(pid)
+        });
     }
     if stat.flags & KERNEL_THREAD != 0 {
         return Err(TargetError::KernelThread(pid));

@@ -1,6 +1,6 @@
 //! Totals and everything lost, on one line, in plain words. Pure.
 
-use crate::profile::Accounting;
+use crate::profile::{Accounting, MAIN_THREAD_GONE};
 use crate::report::label;
 use crate::units::{count, number, size};
 
@@ -58,6 +58,9 @@ fn notes(accounting: &Accounting) -> String {
 fn reason(accounting: &Accounting, key: &str, count: u64) -> Option<String> {
     if count == 0 {
         return None;
+    }
+    if key == MAIN_THREAD_GONE {
+        return Some("the main thread ended during the trace (later events may be missing)".to_owned());
     }
     let short = key.strip_prefix("lost_").unwrap_or(key);
     if let Some(blocks) = short.strip_suffix("_bytes")
@@ -148,6 +151,15 @@ mod tests {
                 "lost: 1 call without room to walk the stack, 1,204 blocks (96.0 KiB) that found the live table full \
                  (raise --max-live); also seen: 3 something new, 12 frees of blocks from before the trace"
             ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_main_thread_that_ended_is_said_without_a_number() {
+        let line = with(&[(MAIN_THREAD_GONE, 1)], &[]);
+        assert!(
+            line.ends_with("lost: the main thread ended during the trace (later events may be missing)"),
             "{line}"
         );
     }

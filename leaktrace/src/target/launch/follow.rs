@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::child::Command;
 use super::loader::{Loader, Step};
 use super::stops::{Go, Stop, go, interrupt, poll, seize, wait};
-use super::{Event, LaunchError, io_error};
+use super::{Event, Exit, LaunchError, Order, io_error};
 
 /// How often, and how far apart, something that other threads are about to do is looked at.
 const LOOKS: u32 = 5;
@@ -41,22 +41,26 @@ pub(super) fn start(command: &Command) -> Result<Pid, LaunchError> {
 }
 
 /// Follows the command `pid`, stopped as [`start`] left it, until it ends or nobody listens.
-pub(super) fn follow(pid: Pid, events: &UnboundedSender<Event>, commands: &Receiver<()>) {
+pub(super) fn follow(pid: Pid, events: &UnboundedSender<Event>, orders: &Receiver<Order>) {
     let mut following = Following {
         pid,
         events,
-        commands,
+        orders,
         loader: None,
         program: Event::Held,
     };
     let mut stop = Stop::Executed;
     loop {
         stop = match following.at(stop) {
-            Next::GoOn(how) => {
-                pass(pid, stop, how);
+            Next::GoOn => {
+                pass(pid, stop, Loader::go(following.loader.as_ref()));
                 wait(pid)
             }
             Next::AwaitReplacement => await_replacement(pid),
+            Next::Release => {
+                leave(pid, stop);
+                Stop::Ended(await_end(pid))
+            }
             Next::Leave => return leave(pid, stop),
             Next::Ended => return,
         };
@@ -67,7 +71,7 @@ pub(super) fn follow(pid: Pid, events: &UnboundedSender<Event>, commands: &Recei
 struct Following<'channels> {
     pid: Pid,
     events: &'channels UnboundedSender<Event>,
-    commands: &'channels Receiver<()>,
+    orders: &'channels Receiver<Order>,
     /// At work until the program itself runs.
     loader: Option<Loader>,
     /// What the next program is told as.
@@ -76,8 +80,11 @@ struct Following<'channels> {
 
 /// What follows a stop.
 enum Next {
-    GoOn(Go),
+    GoOn,
     AwaitReplacement,
+    /// Without tracing, to the end.
+    Release,
+    /// Without us.
     Leave,
     Ended,
 }
@@ -85,47 +92,65 @@ enum Next {
 impl Following<'_> {
     /// Tells of `stop` what is to be told, and says how to go on.
     fn at(&mut self, stop: Stop) -> Next {
-        let kept = match stop {
+        match stop {
             Stop::Ended(exit) => {
                 // Whoever does not listen does not want to know.
                 let _ = self.events.send(Event::Ended(exit));
-                return Next::Ended;
+                Next::Ended
             }
-            Stop::Executed => {
-                let kept = self.hold(self.program);
-                self.program = Event::Executed;
-                self.loader = Loader::of(self.pid);
-                kept
-            }
+            Stop::Executed => self.at_program(),
             Stop::SystemCall => self.at_system_call(),
             Stop::Exiting => match ending(self.pid) {
                 Ending::Process => self.hold(Event::Exiting),
-                Ending::MainThread => self.events.send(Event::LeaderGone).is_ok(),
-                Ending::Replacement => return Next::AwaitReplacement,
+                Ending::MainThread if self.events.send(Event::LeaderGone).is_err() => Next::Leave,
+                Ending::MainThread => Next::GoOn,
+                Ending::Replacement => Next::AwaitReplacement,
             },
-            Stop::Signal(_) | Stop::Group | Stop::Tracer => !self.events.is_closed(),
-        };
-        if kept {
-            Next::GoOn(Loader::go(self.loader.as_ref()))
-        } else {
-            Next::Leave
+            Stop::Signal(_) | Stop::Group | Stop::Tracer => self.go_on(),
         }
     }
 
-    fn at_system_call(&mut self) -> bool {
-        match self.loader.as_mut().map_or(Step::Done, |loader| loader.step(self.pid)) {
-            Step::Mapped(address) => return self.hold(Event::Mapped(address)),
-            Step::Done => self.loader = None,
-            Step::More => {}
+    fn at_program(&mut self) -> Next {
+        let next = self.hold(self.program);
+        self.program = Event::Executed;
+        self.loader = Loader::of(self.pid);
+        match next {
+            Next::GoOn if self.loader.is_none() => self.hold(Event::Started),
+            next => next,
         }
-        !self.events.is_closed()
     }
 
-    /// Tells of a stop, and waits to be told to go on. False when nobody is left to tell.
-    fn hold(&self, event: Event) -> bool {
+    fn at_system_call(&mut self) -> Next {
+        match self.loader.as_mut().map(|loader| loader.step(self.pid)) {
+            Some(Step::Mapped(address)) => self.hold(Event::Mapped(address)),
+            Some(Step::Done) => {
+                self.loader = None;
+                self.hold(Event::Started)
+            }
+            Some(Step::More) | None => self.go_on(),
+        }
+    }
+
+    /// Tells of a stop, and waits to be told how to go on: without us, when nobody is left to tell.
+    fn hold(&self, event: Event) -> Next {
         // Said about an earlier stop, or about none.
-        while self.commands.try_recv().is_ok() {}
-        self.events.send(event).is_ok() && self.commands.recv().is_ok()
+        while self.orders.try_recv().is_ok() {}
+        if self.events.send(event).is_err() {
+            return Next::Leave;
+        }
+        match self.orders.recv() {
+            Ok(Order::Proceed) => Next::GoOn,
+            Ok(Order::Release) => Next::Release,
+            Err(_) => Next::Leave,
+        }
+    }
+
+    fn go_on(&self) -> Next {
+        if self.events.is_closed() {
+            Next::Leave
+        } else {
+            Next::GoOn
+        }
     }
 }
 
@@ -142,6 +167,18 @@ fn pass(pid: Pid, stop: Stop, how: Go) {
 fn leave(pid: Pid, stop: Stop) {
     let signal = if let Stop::Signal(signal) = stop { signal } else { 0 };
     go(pid, Go::Alone, signal);
+}
+
+/// Waits, as its parent, for the end of a process that was released. One that asks its parent to trace it gets that from
+/// the kernel, and stops at its next signal: it is let go again. An exec is such a signal then, which would kill it.
+fn await_end(pid: Pid) -> Exit {
+    loop {
+        match wait(pid) {
+            Stop::Ended(exit) => return exit,
+            Stop::Signal(libc::SIGTRAP) => leave(pid, Stop::Tracer),
+            stop => leave(pid, stop),
+        }
+    }
 }
 
 /// What ends with the main thread.

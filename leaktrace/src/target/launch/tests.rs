@@ -75,7 +75,7 @@ impl Launched {
 /// The events of a command to its end, those of its loader left out, and its mappings when about to end.
 fn events(program: &[&str]) -> (Vec<Event>, String) {
     let (mut events, maps) = launch(&words(program)).unwrap().finish();
-    events.retain(|event| !matches!(event, Event::Mapped(_)));
+    events.retain(|event| !matches!(event, Event::Mapped(_) | Event::Started));
     (events, maps)
 }
 
@@ -154,15 +154,17 @@ fn the_c_library_is_told_before_it_runs() {
     let mut launched = launch(&words(&["sh", "-c", "exit 3"])).unwrap();
     assert_eq!(launched.expect(), Event::Held);
     launched.proceed();
-    let mut mapped = Vec::new();
+    let (mut mapped, mut started) = (Vec::new(), false);
     let last = loop {
         match launched.expect() {
             Event::Mapped(address) => mapped.push((address, launched.maps())),
+            Event::Started => started = true,
             other => break other,
         }
         launched.proceed();
     };
     assert_eq!(last, Event::Exiting);
+    assert!(started);
     let first = mapped
         .iter()
         .find(|(_, maps)| maps.contains("libc.so"))
@@ -292,7 +294,8 @@ fn a_static_program_runs_straight_away() {
         return;
     }
     let (events, _) = launch(&words(&[program.to_str().unwrap()])).unwrap().finish();
-    assert_eq!(events, ends_with(Exit::Status(2)));
+    let ended = Event::Ended(Exit::Status(2));
+    assert_eq!(events, [Event::Held, Event::Started, Event::Exiting, ended]);
 }
 
 #[test]
@@ -347,16 +350,70 @@ fn dropping_it_while_it_is_held_ends_the_tracing() {
     assert!(launched.is_traced());
     let pid = launched.pid;
     let (_, nobody) = unbounded_channel();
-    let (proceed, _) = mpsc::channel();
+    let (orders, _) = mpsc::channel();
     let other = Launched {
         pid,
         events: nobody,
-        proceed,
+        orders,
     };
     drop(launched);
     eventually("is traced by nobody", || !other.is_traced());
     eventually("sleeps", || other.state() == Some('S'));
     other.signal(Signal::SIGKILL);
+}
+
+impl Launched {
+    /// Proceeds to the moment when the loader has done.
+    fn start(&mut self) {
+        while self.expect() != Event::Started {
+            self.proceed();
+        }
+    }
+}
+
+#[test]
+fn released_it_is_followed_to_its_end_untraced() {
+    for (script, exit) in [
+        ("grep -q 'TracerPid:.0$' /proc/$$/status && exit 3", Exit::Status(3)),
+        ("kill -TERM $$", Exit::Signal(libc::SIGTERM)),
+        ("exec sh -c 'exit 4'", Exit::Status(4)),
+    ] {
+        let mut launched = launch(&words(&["sh", "-c", script])).unwrap();
+        launched.start();
+        assert!(launched.is_traced() && launched.maps().contains("libc.so"), "{script}");
+        launched.release();
+        assert_eq!(launched.expect(), Event::Ended(exit), "{script}");
+        assert_eq!(launched.blocking_next(), None);
+    }
+}
+
+#[test]
+fn released_when_held_it_runs_straight_away() {
+    let mut launched = launch(&words(&["sh", "-c", "exit 5"])).unwrap();
+    assert_eq!(launched.expect(), Event::Held);
+    launched.release();
+    assert_eq!(launched.expect(), Event::Ended(Exit::Status(5)));
+}
+
+/// Its tracer would be whoever started it, who then must not leave it stopped at every signal.
+#[test]
+fn released_it_may_ask_to_be_traced() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = r#"#include <sys/ptrace.h>
+        static volatile int seen; void note(int number) { seen++; }
+        int main(int count, char **arguments) {
+            if (count > 1) return 7;
+            if (ptrace(PTRACE_TRACEME, 0, 0, 0)) return 1;
+            signal(SIGUSR1, note); raise(SIGUSR1); raise(SIGUSR1);
+            if (seen != 2 || ptrace(PTRACE_TRACEME, 0, 0, 0)) return 2;
+            execl(arguments[0], arguments[0], "again", (char *)0); }"#;
+    let Some(program) = compiled(directory.path(), source, &[]) else {
+        return;
+    };
+    let mut launched = launch(&words(&[program.to_str().unwrap()])).unwrap();
+    launched.start();
+    launched.release();
+    assert_eq!(launched.expect(), Event::Ended(Exit::Status(7)));
 }
 
 #[test]
