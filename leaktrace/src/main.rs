@@ -1,6 +1,9 @@
 //! The command `leaktrace`: parse, run, exit code.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use leaktrace::{
@@ -29,7 +32,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("leaktrace: {}", one_line(error));
+    // Where standard error cannot be written, the exit code says enough.
+    let _ = writeln!(io::stderr(), "leaktrace: {}", one_line(error));
     ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
 }
 

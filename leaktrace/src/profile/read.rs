@@ -33,9 +33,18 @@ pub enum ReadError {
 }
 
 /// Reads a profile from JSON. Unknown fields are passed over: newer versions add some.
-pub fn read(mut reader: impl Read) -> Result<Profile, ReadError> {
+pub fn read(reader: impl Read) -> Result<Profile, ReadError> {
     let mut text = Vec::new();
-    reader.read_to_end(&mut text)?;
+    let mut reader = reader.take(MOST_BYTES);
+    // A first look, so that what is no JSON at all is not read to its end, if it has one.
+    reader.by_ref().take(FIRST_LOOK).read_to_end(&mut text)?;
+    if text
+        .iter()
+        .find(|byte| !byte.is_ascii_whitespace())
+        .is_none_or(|byte| *byte == b'{')
+    {
+        reader.read_to_end(&mut text)?;
+    }
     if text.trim_ascii().is_empty() {
         return Err(ReadError::Empty);
     }
@@ -44,6 +53,11 @@ pub fn read(mut reader: impl Read) -> Result<Profile, ReadError> {
     check_numbers(&profile)?;
     Ok(profile)
 }
+
+/// Most bytes of a saved profile.
+const MOST_BYTES: u64 = 1 << 30;
+/// Bytes of the first look at one.
+const FIRST_LOOK: u64 = 4096;
 
 #[derive(Deserialize)]
 struct Head {

@@ -64,13 +64,20 @@ impl Session<'_> {
     /// Until the command ends, or the time is up: then there is no exit.
     async fn follow(&mut self, interrupts: &mut Interrupts) -> Result<Option<Exit>> {
         let mut timers = Timers::start(self.settings);
+        let mut timed = false;
         let mut asked = 0;
         loop {
             tokio::select! {
                 biased;
                 event = self.launched.next() => match event {
                     Some(Event::Ended(exit)) => return Ok(Some(exit_of(exit))),
-                    Some(event) => self.handle(event)?,
+                    Some(event) => {
+                        self.handle(event)?;
+                        // The time that was asked for is time traced.
+                        if self.announced && !timed {
+                            (timers, timed) = (Timers::start(self.settings), true);
+                        }
+                    }
                     None => return Ok(Some(Exit::Ended)),
                 },
                 who = interrupts.next() => {

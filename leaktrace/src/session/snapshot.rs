@@ -88,7 +88,7 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
         },
         target: scene.target.clone(),
         window: scene.window,
-        accounting: accounting(recorder, &now, symbolizer, &sites)?,
+        accounting: accounting(recorder, &now, symbolizer, &sites, scene)?,
         sites,
         timeline: recorder.timeline().to_vec(),
     })
@@ -186,14 +186,24 @@ fn accounting(
     now: &BTreeMap<u32, SiteNow>,
     symbolizer: &Symbolizer,
     sites: &[Site],
+    scene: &Scene,
 ) -> Result<Accounting, KernelError> {
     let counters = &recorder.counters()?;
     let sum = |part: fn(&SiteNow) -> Amount| now.values().map(part).fold(Amount::default(), super::cohorts::plus);
     let (allocated, live) = (sum(|site| site.allocated), sum(SiteNow::live));
     let mut lost = named(counters, LOST);
+    if !scene.untraced.is_empty() {
+        lost.insert("untraced_allocators".into(), scene.untraced.len() as u64);
+    }
     let unsent = unsent(recorder, now);
     if unsent != 0 {
         lost.insert("stacks".into(), unsent);
+    }
+    let mut notes = notes(counters, symbolizer);
+    let shown: u64 = sites.iter().map(|site| site.live_count).sum();
+    let young = positive(live.count).saturating_sub(shown);
+    if scene.min_age_ns > 0 && young > 0 {
+        notes.insert("young".into(), young);
     }
     Ok(Accounting {
         allocations: positive(allocated.count),
@@ -205,7 +215,7 @@ fn accounting(
         sample_bytes: 1,
         complete: lost.is_empty(),
         lost,
-        notes: notes(counters, symbolizer),
+        notes,
         stacks: sites.len() as u64,
         whole_stacks: sites.iter().filter(|site| site.stack.whole).count() as u64,
     })

@@ -54,7 +54,7 @@ impl TraceSettings {
             duration: args
                 .duration
                 .as_deref()
-                .map(|text| duration("--duration", text))
+                .map(|text| at_least_a_tenth("--duration", duration("--duration", text)?))
                 .transpose()?,
             interval: at_least_a_tenth("--interval", duration("--interval", &args.interval)?)?,
             min_age: duration("--min-age", &args.output.min_age)?,

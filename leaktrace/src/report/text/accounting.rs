@@ -101,6 +101,8 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "threads_full" => ("call", "calls", " of threads too many to follow"),
         "unreadable" => ("result", "results", " that could not be read"),
         "not_recorded" => ("trace", "traces", " not recorded at all"),
+        "untraced_allocators" => ("allocator", "allocators", " whose blocks this version does not trace"),
+        "young" => ("block", "blocks", " younger than --min-age, left out of the sites"),
         "other_stack" => ("call", "calls", " made by signal handlers on a stack of their own"),
         "missed_frees" => ("free", "frees", " not seen"),
         "abandoned_calls" => ("call", "calls", " that never returned"),
@@ -149,7 +151,8 @@ mod tests {
         assert!(
             line.ends_with(
                 "lost: 1 call without room to walk the stack, 1,204 blocks (96.0 KiB) that found the live table full \
-                 (raise --max-live); also seen: 3 something new, 12 frees of blocks from before the trace"
+                 (raise --max-live); also seen: 3 something new, 12 frees of blocks that are not in the table (from before the trace, \
+                 mostly)"
             ),
             "{line}"
         );

@@ -90,11 +90,17 @@ fn growth(profile: &Profile) -> String {
 fn growers(sites: &[Site]) -> String {
     let mut rates: Vec<f64> = sites
         .iter()
+        .filter(|site| matches!(site.verdict, Verdict::Growing | Verdict::Leak))
         .map(|site| site.growth_bytes_per_s)
         .filter(|rate| *rate > 0.0)
         .collect();
     rates.sort_unstable_by(|a, b| b.total_cmp(a));
-    let total: f64 = rates.iter().sum();
+    // Of all growth: what sites that do not grow steadily add is not theirs.
+    let total: f64 = sites
+        .iter()
+        .map(|site| site.growth_bytes_per_s)
+        .filter(|rate| *rate > 0.0)
+        .sum();
     if rates.is_empty() || !total.is_finite() {
         return String::new();
     }
