@@ -178,6 +178,13 @@ mod tests {
         assert_eq!(shares.map(|(part, whole)| percent(part, whole)), expected);
     }
 
+    #[test]
+    fn a_size_that_rounds_up_to_the_next_unit_reads_back() {
+        let bytes = 1_125_350_151_028_736;
+        let read = parse_size(&size(bytes).replace(',', "")).expect("a printed size");
+        assert!(read.abs_diff(bytes) <= bytes / 18, "{} {read}", size(bytes));
+    }
+
     proptest! {
         #[test]
         fn a_printed_size_reads_back_within_its_rounding(bytes in 0_u64..1 << 50) {
