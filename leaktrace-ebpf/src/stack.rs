@@ -23,9 +23,8 @@ pub fn site(ctx: *const pt_regs, process: u32, probe: u32) -> u32 {
         bump(Counter::LostScratch);
         return OVERFLOW_SITE;
     };
+    let hash = unwind::walk(ctx, scratch, slot, u64::from(process));
     // SAFETY: the busy flag makes the buffer ours until released.
-    let hash = unwind::walk(ctx, unsafe { &mut *scratch }, slot, u64::from(process));
-    // SAFETY: as above.
     let record = unsafe { &mut (*scratch).record };
     record.hash = hash;
     let site = match SITE_INDEX.get_ptr_mut(hash) {

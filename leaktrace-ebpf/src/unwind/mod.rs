@@ -48,7 +48,23 @@ pub struct Walk {
 /// Walks the stack of a thread that has just returned from a probed call, whose caller is thus the first frame.
 /// Fills the record of scratch buffer `slot`, and returns a hash of the frames.
 #[inline(always)]
-pub fn walk(ctx: *const pt_regs, scratch: &mut Scratch, slot: u32, seed: u64) -> u64 {
+pub fn walk(ctx: *const pt_regs, scratch: *mut Scratch, slot: u32, seed: u64) -> u64 {
+    begin(ctx, scratch, seed);
+    let mut slot = slot;
+    // SAFETY: the callback has the signature that the helper asks for, and gets a pointer to our stack.
+    unsafe { bpf_loop(MAX_FRAMES as u32, next_frame as *mut c_void, (&raw mut slot).cast(), 0) };
+    // SAFETY: the busy flag makes the buffer ours. Each round has taken a reference of its own to it, so that none may
+    // be held here across the loop: the compiler would take what it wrote before for what is there now.
+    unsafe {
+        (*scratch).record.frame_count = core::ptr::read_volatile(&raw const (*scratch).walk.count);
+        core::ptr::read_volatile(&raw const (*scratch).walk.hash)
+    }
+}
+
+#[inline(always)]
+fn begin(ctx: *const pt_regs, scratch: *mut Scratch, seed: u64) {
+    // SAFETY: the busy flag makes the buffer ours.
+    let scratch = unsafe { &mut *scratch };
     let walk = &mut scratch.walk;
     walk.registers = Registers {
         instruction_pointer: regs::instruction_pointer(ctx),
@@ -62,11 +78,6 @@ pub fn walk(ctx: *const pt_regs, scratch: &mut Scratch, slot: u32, seed: u64) ->
     walk.count = 0;
     walk.window.clear();
     scratch.record.end = StackEnd::TooDeep as u32;
-    let mut slot = slot;
-    // SAFETY: the callback has the signature that the helper asks for, and gets a pointer to our stack.
-    unsafe { bpf_loop(MAX_FRAMES as u32, next_frame as *mut c_void, (&raw mut slot).cast(), 0) };
-    scratch.record.frame_count = scratch.walk.count;
-    scratch.walk.hash
 }
 
 /// One round of the loop: 1 ends it.
