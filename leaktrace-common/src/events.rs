@@ -28,6 +28,8 @@ pub enum StackEnd {
     TooDeep = 4,
     /// Walked by frame pointers: it ended, but frames of code without them may be missing.
     Guessed = 5,
+    /// Code was being unmapped while it was walked: the tables may have been those of other code.
+    Unsettled = 6,
 }
 
 impl StackEnd {
@@ -39,6 +41,7 @@ impl StackEnd {
             3 => Self::Fault,
             4 => Self::TooDeep,
             5 => Self::Guessed,
+            6 => Self::Unsettled,
             _ => Self::Unsupported,
         }
     }
@@ -60,12 +63,14 @@ pub struct StackRecord {
     pub probe: u32,
     /// Number of frames.
     pub frame_count: u32,
-    /// Hash of process and frames.
+    /// Hash of process, frames and end.
     pub hash: u64,
+    /// How often code had been unmapped when the walk began: [`crate::sites::SessionState::code_removed`].
+    pub code_removed: u64,
     /// Return addresses, innermost first: the first is in the function that called the allocator.
     pub frames: [u64; MAX_FRAMES],
 }
-plain!(StackRecord, 32 + 8 * MAX_FRAMES);
+plain!(StackRecord, 40 + 8 * MAX_FRAMES);
 
 /// A change to the process's own mappings or break, in the order in which they happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,4 +147,6 @@ pub enum ProcessStep {
     Exited = 2,
     /// Its main thread ended by itself, while others run on.
     MainThreadEnded = 3,
+    /// Its loader has mapped or unmapped code.
+    CodeChanged = 4,
 }

@@ -22,6 +22,8 @@ pub enum CallKind {
     SetBreak = 7,
     /// Moves the program break by a signed number of bytes (`sbrk`).
     MoveBreak = 8,
+    /// The dynamic loader tells debuggers that it maps or unmaps code.
+    CodeChange = 9,
 }
 
 impl CallKind {
@@ -36,6 +38,7 @@ impl CallKind {
             6 => Self::Remap,
             7 => Self::SetBreak,
             8 => Self::MoveBreak,
+            9 => Self::CodeChange,
             _ => return None,
         })
     }
@@ -50,7 +53,7 @@ impl CallKind {
 
     /// Whether the outcome is known only when the call returns.
     pub const fn needs_return(self) -> bool {
-        !matches!(self, Self::Release)
+        !matches!(self, Self::Release | Self::CodeChange)
     }
 }
 
@@ -73,7 +76,8 @@ pub struct ProbeSpec {
     pub own_code_start: i64,
     /// Distance in bytes from the probed instruction to the end of that code; equal to the start when unused.
     pub own_code_end: i64,
-    /// Distance in bytes from the probed instruction to the variable with the current program break; 0 for none.
+    /// Distance in bytes from the probed instruction to the variable with the current program break, or of
+    /// [`CallKind::CodeChange`] to the one that says what the loader does; 0 for none.
     pub break_variable: i64,
 }
 plain!(ProbeSpec, 32);

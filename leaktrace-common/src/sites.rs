@@ -68,7 +68,44 @@ pub struct SessionState {
     /// userspace.
     pub buckets: u32,
     /// Where the process's return probes come back to: what stands in place of a return address while a call is in
-    /// flight; 0 when not known yet. Set by userspace.
+    /// flight; 0 when not known yet. Set by the kernel side, when it is first needed.
     pub trampoline: u64,
+    /// Where the kernel keeps the return addresses that its probes have replaced. Set by userspace.
+    pub kernel: KernelLayout,
+    /// How often the process's loader has unmapped code, or is about to. Only added to by the kernel side.
+    pub code_removed: u64,
+    /// The value of `code_removed` up to which the mappings in force are right. Set by userspace.
+    pub code_followed: u64,
+    /// 1 while the loader is mapping code. Of the kernel side alone.
+    pub code_arriving: u32,
+    /// Always zero.
+    pub zero: u32,
 }
-plain!(SessionState, 48);
+plain!(SessionState, 112);
+
+/// Offsets in bytes of fields in the running kernel's own structures, as its BTF gives them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct KernelLayout {
+    /// 1 when all others are known.
+    pub known: u32,
+    /// `task_struct.utask`
+    pub task_uprobes: u32,
+    /// `uprobe_task.return_instances`
+    pub first_return: u32,
+    /// `return_instance.next`
+    pub next_return: u32,
+    /// `return_instance.stack`: where the return address stood.
+    pub return_stack: u32,
+    /// `return_instance.orig_ret_vaddr`: the return address that was replaced.
+    pub return_address: u32,
+    /// `task_struct.mm`, and in it `uprobes_state.xol_area`, and in that `vaddr`: the trampoline.
+    pub task_memory: u32,
+    /// See `task_memory`.
+    pub memory_area: u32,
+    /// See `task_memory`.
+    pub area_address: u32,
+    /// Always zero.
+    pub zero: u32,
+}
+plain!(KernelLayout, 40);

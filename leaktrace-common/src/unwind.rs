@@ -125,8 +125,10 @@ pub enum UnwindKind {
     Tables = 0,
     /// By frame pointers, as a guess: code made at run time, or a file without tables.
     Guess = 1,
-    /// By frame pointers, which this code keeps: Go.
+    /// By tables, and where these have a gap by frame pointers, which the code there keeps: Go.
     FramePointers = 2,
+    /// Not code of the program's: where its return probes come back to. What belongs there is the address replaced.
+    Trampoline = 3,
 }
 
 /// Which rows unwind a stretch of addresses. Sorted by start; stretches do not overlap.
@@ -241,11 +243,21 @@ fn signal_step(registers: &mut Registers, memory: &mut impl Memory) -> Result<()
     Ok(())
 }
 
-/// Goes from a frame to its caller by frame pointer.
+/// Goes from a frame to its caller by frame pointer, which the code may or may not keep.
 #[inline(always)]
 pub fn frame_pointer_walk(registers: &mut Registers, memory: &mut impl Memory) -> Result<(), StackEnd> {
+    if registers.frame_pointer < registers.stack_pointer {
+        return Err(StackEnd::Gap);
+    }
+    kept_frame_pointer_walk(registers, memory)
+}
+
+/// Goes from a frame to its caller by frame pointer, which the code keeps. The caller may be on another stack: Go calls
+/// C on a stack of the thread's, and leaves the frame pointer as it was.
+#[inline(always)]
+pub fn kept_frame_pointer_walk(registers: &mut Registers, memory: &mut impl Memory) -> Result<(), StackEnd> {
     let frame = registers.frame_pointer;
-    if frame < registers.stack_pointer || frame & 7 != 0 {
+    if frame & 7 != 0 {
         return Err(StackEnd::Gap);
     }
     let next = memory.word(frame).ok_or(StackEnd::Fault)?;

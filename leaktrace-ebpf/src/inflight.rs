@@ -12,8 +12,8 @@ use crate::{
     atomic,
     counters::bump,
     free,
-    maps::{CALL_SLOTS, CALLS, STATE},
-    regs,
+    maps::{CALL_SLOTS, CALLS},
+    regs, returns,
 };
 
 /// Room for a call that thread `thread` enters at `probe`, unless its return is not to be seen: it is part of a call in
@@ -83,15 +83,12 @@ fn may_pass(pending: &mut Call, stack_pointer: u64, probe: u32, is_apart: bool) 
     false
 }
 
-/// Whether the call is still to return: its return address is the trampoline's. Taken as so until that is known.
+/// Whether the call is still to return: its return address is the trampoline's. Taken as so where that cannot be known.
 #[inline(never)]
 fn is_alive(call: &Call) -> bool {
-    let Some(state) = STATE.get_ptr(0) else { return true };
-    // SAFETY: a valid pointer to shared memory; the helper checks the address.
-    let (trampoline, found) = unsafe {
-        let trampoline = core::ptr::read_volatile(&raw const (*state).trampoline);
-        (trampoline, bpf_probe_read_user(call.stack_pointer as *const u64))
-    };
+    let trampoline = returns::trampoline();
+    // SAFETY: the helper checks the address.
+    let found = unsafe { bpf_probe_read_user(call.stack_pointer as *const u64) };
     trampoline == 0 || found.is_ok_and(|found| found == trampoline)
 }
 

@@ -1,7 +1,8 @@
 //! The kernel side: what runs at every probed call.
 //!
 //! `programs` are the entry points; they read the call by its specification (`alloc`, `free`, `mapping`), find its
-//! site (`stack`, `unwind`) and keep the tables (`maps`, `totals`). Everything refused or lost is counted (`counters`).
+//! site (`stack`, `unwind`, `returns`) and keep the tables (`maps`, `totals`). Everything refused or lost is counted
+//! (`counters`).
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -9,6 +10,7 @@
 
 mod alloc;
 mod atomic;
+mod code;
 mod counters;
 mod free;
 mod inflight;
@@ -18,6 +20,7 @@ mod maps;
 mod process;
 mod programs;
 mod regs;
+mod returns;
 mod stack;
 mod totals;
 mod unwind;

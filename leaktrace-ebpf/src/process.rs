@@ -55,7 +55,9 @@ fn is_traced(process: u32) -> bool {
         .is_some_and(|state| unsafe { (*state).process } == process)
 }
 
-fn tell(step: ProcessStep, process: u32, thread: u32) {
+/// Tells userspace.
+#[inline(never)]
+pub fn tell(step: ProcessStep, process: u32, thread: u32) {
     let record = ProcessRecord {
         tag: TAG_PROCESS,
         process,

@@ -2,7 +2,7 @@
 //!
 //! `call_session` sees entry and return of a call, and declines the return where nothing can come of it. Where the
 //! kernel has no sessions, `call_entry` and `call_return` do the same in two. `release_entry` serves `free`, the most
-//! frequent call, which needs no return. `empty_session` and `empty_entry` take their places to measure what the traps
+//! frequent call, which needs no return; `code_entry` serves the dynamic loader. `empty_session` and `empty_entry` take their places to measure what the traps
 //! alone cost.
 
 use core::ffi::c_void;
@@ -17,7 +17,7 @@ use aya_ebpf::{
 use leaktrace_common::probes::{CallKind, ProbeSpec};
 
 use crate::{
-    alloc, free, inflight,
+    alloc, code, free, inflight,
     mapping::{self, Caller},
     maps::{PROBES, STATE},
     regs::{self, Regs},
@@ -64,6 +64,19 @@ pub extern "C" fn release_entry(ctx: *mut c_void) -> u32 {
     let regs = ctx.cast::<pt_regs>();
     if let Some((_, spec)) = probe(regs) {
         free::release(caller().process, Regs::read(regs).argument(spec.pointer_arg));
+    }
+    0
+}
+
+/// The dynamic loader maps or unmaps code. Told whether recording is on or not: what is recorded later needs it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe/code_entry")]
+pub extern "C" fn code_entry(ctx: *mut c_void) -> u32 {
+    // SAFETY: the context is the kernel's.
+    let cookie = unsafe { bpf_get_attach_cookie(ctx) } as u32;
+    if let Some(spec) = PROBES.get(cookie) {
+        let caller = caller();
+        code::changed(ctx.cast(), spec, caller.process, caller.thread);
     }
     0
 }

@@ -10,6 +10,7 @@
 pub mod child;
 pub mod compare;
 pub mod fixture;
+pub mod foreign;
 pub mod host;
 pub mod needs;
 pub mod oracle;

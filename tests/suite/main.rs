@@ -12,6 +12,7 @@ mod launching;
 mod limits;
 mod oracles;
 mod outputs;
+mod pending;
 mod processes;
 mod programs;
 mod stacks;
@@ -32,6 +33,7 @@ fn main() {
         becoming::trials(),
         processes::trials(),
         stacks::trials(),
+        pending::trials(),
         surviving::trials(),
         verdicts::trials(),
         limits::trials(),

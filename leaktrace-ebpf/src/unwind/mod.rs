@@ -10,16 +10,25 @@ use core::ffi::c_void;
 
 use aya_ebpf::{bindings::pt_regs, helpers::generated::bpf_loop};
 use leaktrace_common::{
-    events::{MAX_FRAMES, StackEnd},
-    unwind::{CfaKind, Registers, UnwindKind, frame_pointer_walk, step},
+    events::{MAX_FRAMES, StackEnd, StackRecord},
+    unwind::{
+        CfaKind, Memory, Registers, UnwindKind, UnwindMapping, frame_pointer_walk, kept_frame_pointer_walk, step,
+    },
 };
 
 use crate::{
+    code,
     maps::{SCRATCH, Scratch},
-    regs,
+    regs, returns,
 };
 
 pub use window::Window;
+
+/// Most rounds of a walk: one for each frame, and one for each return address put right, of which the kernel keeps 64.
+const MAX_ROUNDS: u32 = MAX_FRAMES as u32 + 1 + 64;
+
+/// Bits of an address of a program on x86-64.
+const USER_ADDRESS_BITS: u32 = 47;
 
 /// Where a walk stands. Lives in scratch memory, for the verifier does not follow what is in there: loops over it stay
 /// cheap to verify.
@@ -39,25 +48,57 @@ pub struct Walk {
     pub exact: u32,
     /// 1 once a frame was found by guessing.
     pub guessed: u32,
+    /// 1 when the frame was found by guessing, and is still to be seen to be code.
+    pub doubted: u32,
     /// Frames so far.
     pub count: u32,
+    /// Always zero.
+    pub zero: u32,
     /// The stack.
     pub window: Window,
 }
 
 /// Walks the stack of a thread that has just returned from a probed call, whose caller is thus the first frame.
-/// Fills the record of scratch buffer `slot`, and returns a hash of the frames.
+/// Fills the record of scratch buffer `slot`, and returns a hash of the frames and the end.
 #[inline(always)]
 pub fn walk(ctx: *const pt_regs, scratch: *mut Scratch, slot: u32, seed: u64) -> u64 {
     begin(ctx, scratch, seed);
+    walk_stack(slot)
+}
+
+/// The walk that is begun in scratch buffer `slot`, to its end. Exported, so that the verifier looks at it once and by
+/// itself, and not again from everywhere that calls it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn walk_stack(slot: u32) -> u64 {
     let mut slot = slot;
     // SAFETY: the callback has the signature that the helper asks for, and gets a pointer to our stack.
-    unsafe { bpf_loop(MAX_FRAMES as u32, next_frame as *mut c_void, (&raw mut slot).cast(), 0) };
+    unsafe { bpf_loop(MAX_ROUNDS, next_frame as *mut c_void, (&raw mut slot).cast(), 0) };
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot) else {
+        return 0;
+    };
     // SAFETY: the busy flag makes the buffer ours. Each round has taken a reference of its own to it, so that none may
     // be held here across the loop: the compiler would take what it wrote before for what is there now.
     unsafe {
         (*scratch).record.frame_count = core::ptr::read_volatile(&raw const (*scratch).walk.count);
-        core::ptr::read_volatile(&raw const (*scratch).walk.hash)
+        let end = mark_unsettled(&raw mut (*scratch).record);
+        mix(core::ptr::read_volatile(&raw const (*scratch).walk.hash), end)
+    }
+}
+
+/// Marks a stack that was taken while the tables may have been those of other code. Answers its end.
+///
+/// # Safety
+/// The record must be ours.
+#[inline(always)]
+unsafe fn mark_unsettled(record: *mut StackRecord) -> u64 {
+    let (removed, followed) = code::removals();
+    // SAFETY: as promised by the caller. Volatile, for the loop has filled it.
+    unsafe {
+        if !followed || removed != core::ptr::read_volatile(&raw const (*record).code_removed) {
+            core::ptr::write_volatile(&raw mut (*record).end, StackEnd::Unsettled as u32);
+        }
+        u64::from(core::ptr::read_volatile(&raw const (*record).end))
     }
 }
 
@@ -75,9 +116,11 @@ fn begin(ctx: *const pt_regs, scratch: *mut Scratch, seed: u64) {
     walk.mapping = 0;
     walk.exact = 0;
     walk.guessed = 0;
+    walk.doubted = 0;
     walk.count = 0;
     walk.window.clear();
     scratch.record.end = StackEnd::TooDeep as u32;
+    scratch.record.code_removed = code::removals().0;
 }
 
 /// One round of the loop: 1 ends it.
@@ -88,8 +131,7 @@ unsafe extern "C" fn next_frame(_round: u64, slot: *mut c_void) -> i64 {
     };
     // SAFETY: the busy flag makes the buffer ours.
     let scratch = unsafe { &mut *scratch };
-    keep_frame(scratch);
-    match to_caller(&mut scratch.walk) {
+    match to_next(scratch) {
         Ok(()) => 0,
         Err(end) => {
             scratch.record.end = end_of(&scratch.walk, end) as u32;
@@ -98,38 +140,103 @@ unsafe extern "C" fn next_frame(_round: u64, slot: *mut c_void) -> i64 {
     }
 }
 
+/// Keeps a frame and goes to its caller; or puts its address right, for the next round to keep it. The code is looked up
+/// in this one place: each search multiplies what the verifier follows.
 #[inline(always)]
-fn keep_frame(scratch: &mut Scratch) {
+fn to_next(scratch: &mut Scratch) -> Result<(), StackEnd> {
+    let walk = &mut scratch.walk;
+    let mapping = tables::mapping(walk, call_address(walk));
+    if put_right(walk, mapping) {
+        return Ok(());
+    }
+    if walk.count >= MAX_FRAMES as u32 {
+        return Err(StackEnd::TooDeep);
+    }
+    // What was guessed must at least be code.
+    if core::mem::replace(&mut walk.doubted, 0) != 0 && mapping.is_none() && tables::any() {
+        return Err(StackEnd::Gap);
+    }
+    keep_frame(scratch, mapping);
+    to_caller(&mut scratch.walk, mapping)
+}
+
+/// Whether a return probe had taken the frame's address away, and it has been found again.
+#[inline(always)]
+fn put_right(walk: &mut Walk, mapping: Option<&UnwindMapping>) -> bool {
+    if mapping.is_some_and(|mapping| mapping.kind != UnwindKind::Trampoline as u32) {
+        return false;
+    }
+    let trampoline = returns::trampoline();
+    let within = walk.registers.instruction_pointer.wrapping_sub(trampoline);
+    if trampoline == 0 || within > returns::TRAMPOLINE_LAST {
+        return false;
+    }
+    // The return address stood just below the caller's stack pointer, which the trampoline has moved.
+    let slot = walk
+        .registers
+        .stack_pointer
+        .wrapping_add(returns::pushed(within))
+        .wrapping_sub(8);
+    let original = if within < returns::TRAMPOLINE_HANDLED {
+        returns::original(slot)
+    } else {
+        walk.window.word(slot).unwrap_or(0)
+    };
+    walk.registers.instruction_pointer = original;
+    walk.registers.stack_pointer = slot.wrapping_add(8);
+    walk.exact = 0;
+    original != 0
+}
+
+/// The address by which a frame's code is looked up: within the call, where the frame's own is a return address.
+#[inline(always)]
+fn call_address(walk: &Walk) -> u64 {
+    let is_return = u64::from(walk.exact == 0);
+    walk.registers.instruction_pointer.wrapping_sub(is_return)
+}
+
+/// The same address can be that of other code later, so that the file's place in the tables is part of the hash.
+#[inline(always)]
+fn keep_frame(scratch: &mut Scratch, mapping: Option<&UnwindMapping>) {
     let address = scratch.walk.registers.instruction_pointer;
     let index = scratch.walk.count as usize & MAX_FRAMES;
     if index < MAX_FRAMES {
         // SAFETY: within the array, as checked.
         unsafe { *scratch.record.frames.as_mut_ptr().add(index) = address };
     }
-    scratch.walk.hash = mix(scratch.walk.hash, address);
+    let file = mapping.map_or(0, |mapping| u64::from(mapping.first_page));
+    scratch.walk.hash = mix(scratch.walk.hash, address ^ (file << USER_ADDRESS_BITS));
     scratch.walk.count += 1;
 }
 
 #[inline(always)]
-fn to_caller(walk: &mut Walk) -> Result<(), StackEnd> {
-    let exact = core::mem::replace(&mut walk.exact, 0);
-    let address = walk.registers.instruction_pointer.wrapping_sub(u64::from(exact == 0));
-    let Some(mapping) = tables::mapping(walk, address) else {
+fn to_caller(walk: &mut Walk, mapping: Option<&'static UnwindMapping>) -> Result<(), StackEnd> {
+    let address = call_address(walk);
+    walk.exact = 0;
+    let Some(mapping) = mapping else {
         return guess(walk);
     };
-    if mapping.kind != UnwindKind::Tables as u32 {
-        return guess(walk);
-    }
     let virtual_address = address.wrapping_sub(mapping.bias);
-    let Some(rule) = tables::rule(walk, mapping, virtual_address) else {
-        return guess(walk);
+    let rule = match tables::rule(walk, mapping, virtual_address) {
+        Some(rule) if rule.cfa != CfaKind::Gap as u8 => rule,
+        _ if mapping.kind == UnwindKind::FramePointers as u32 => return by_frame_pointer(walk),
+        _ => return guess(walk),
     };
-    if rule.cfa == CfaKind::Gap as u8 {
-        return guess(walk);
-    }
     walk.exact = u32::from(rule.cfa == CfaKind::Signal as u8);
     let mut registers = walk.registers;
     step(&mut registers, rule, virtual_address, &mut walk.window)?;
+    walk.registers = registers;
+    no_caller(walk)
+}
+
+/// By frame pointer, in code that keeps it. The first frame of a stack finds none.
+#[inline(always)]
+fn by_frame_pointer(walk: &mut Walk) -> Result<(), StackEnd> {
+    if walk.registers.frame_pointer == 0 {
+        return Err(StackEnd::Whole);
+    }
+    let mut registers = walk.registers;
+    kept_frame_pointer_walk(&mut registers, &mut walk.window)?;
     walk.registers = registers;
     no_caller(walk)
 }
@@ -148,12 +255,10 @@ fn guess(walk: &mut Walk) -> Result<(), StackEnd> {
         });
     }
     walk.guessed = 1;
+    walk.doubted = 1;
     let mut registers = walk.registers;
     frame_pointer_walk(&mut registers, &mut walk.window)?;
     walk.registers = registers;
-    if tables::any() && tables::mapping(walk, registers.instruction_pointer).is_none() {
-        return Err(StackEnd::Gap);
-    }
     no_caller(walk)
 }
 

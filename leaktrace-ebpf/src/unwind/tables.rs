@@ -12,6 +12,9 @@ use crate::maps::{STATE, UNWIND_MAPPINGS, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULE
 const MAPPING_ROUNDS: u32 = 13;
 const ROW_ROUNDS: u32 = 17;
 
+/// Number of no mapping.
+const NONE: u32 = u32::MAX;
+
 /// Most bytes that the first code puts on the stack.
 const FIRST_FRAME: u64 = 64;
 
@@ -29,6 +32,14 @@ pub fn mapping(walk: &mut Walk, address: u64) -> Option<&'static UnwindMapping> 
     {
         return Some(last);
     }
+    walk.mapping = find_mapping(walk, address);
+    UNWIND_MAPPINGS.get(walk.mapping)
+}
+
+/// Number of the mapping that holds `address`. A function of its own, like the search for a row: however many ways lead
+/// through it, the verifier goes on from one.
+#[inline(never)]
+fn find_mapping(walk: &mut Walk, address: u64) -> u32 {
     let (first, count) = bounds();
     set_bounds(walk, first, first.wrapping_add(count));
     for _ in 0..MAPPING_ROUNDS {
@@ -37,10 +48,11 @@ pub fn mapping(walk: &mut Walk, address: u64) -> Option<&'static UnwindMapping> 
             break;
         }
         let middle = low.wrapping_add(high) >> 1;
-        let mapping = UNWIND_MAPPINGS.get(middle)?;
+        let Some(mapping) = UNWIND_MAPPINGS.get(middle) else {
+            break;
+        };
         if holds(mapping, address) {
-            walk.mapping = middle;
-            return Some(mapping);
+            return middle;
         }
         if address < mapping.start {
             set_high(walk, middle);
@@ -48,7 +60,7 @@ pub fn mapping(walk: &mut Walk, address: u64) -> Option<&'static UnwindMapping> 
             set_low(walk, middle + 1);
         }
     }
-    None
+    NONE
 }
 
 /// The rule that holds at `address`, a virtual address of the mapping's file.
@@ -60,20 +72,25 @@ pub fn rule(walk: &mut Walk, mapping: &UnwindMapping, address: u64) -> Option<&'
     }
     let page = mapping.first_page.wrapping_add(page as u32);
     set_bounds(walk, *UNWIND_PAGES.get(page)?, *UNWIND_PAGES.get(page.wrapping_add(1))?);
+    UNWIND_RULES.get(find_rule(walk, address as u16))
+}
+
+/// Number of the rule of the last row at or before `low`, of those within the bounds set; every page begins with one.
+#[inline(never)]
+fn find_rule(walk: &mut Walk, low_address: u16) -> u32 {
     for _ in 0..ROW_ROUNDS {
         let (low, high) = search_bounds(walk);
         if low >= high {
             break;
         }
         let middle = low.wrapping_add(high) >> 1;
-        if row_low(row(middle)) <= address as u16 {
+        if row_low(row(middle)) <= low_address {
             set_low(walk, middle + 1);
         } else {
             set_high(walk, middle);
         }
     }
-    // The last row at or before the address; every page begins with one.
-    UNWIND_RULES.get(u32::from(row_rule(row(search_bounds(walk).0.wrapping_sub(1)))))
+    u32::from(row_rule(row(search_bounds(walk).0.wrapping_sub(1))))
 }
 
 #[inline(always)]

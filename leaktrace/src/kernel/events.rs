@@ -21,6 +21,8 @@ pub enum Event {
         frames: Vec<u64>,
         /// How the walk ended.
         end: StackEnd,
+        /// How often the process's loader had unmapped code before.
+        code_removed: u64,
     },
     /// A change to the process's mappings.
     Mapping(MappingRecord),
@@ -59,6 +61,7 @@ fn stack(bytes: &[u8]) -> Option<Event> {
             .copied()
             .collect(),
         end: StackEnd::from_raw(record.end),
+        code_removed: record.code_removed,
     })
 }
 

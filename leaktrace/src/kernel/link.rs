@@ -20,7 +20,7 @@ use aya::{
 use aya_obj::{
     Function, Object,
     btf::BtfFeatures,
-    generated::{bpf_attr, bpf_cmd, bpf_prog_type},
+    generated::{bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type},
 };
 
 use super::{
@@ -180,9 +180,28 @@ fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
     bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr)
 }
 
+/// Instructions that the verifier looked at before it took a program, where this kernel says (Linux 5.16).
+pub fn verified_instructions(program: &OwnedFd) -> Option<u32> {
+    // SAFETY: all-zero is a valid value of these unions and structures of plain data.
+    let (mut attr, mut info): (bpf_attr, bpf_prog_info) = unsafe { std::mem::zeroed() };
+    // SAFETY: the fields set are those that the kernel reads for this command; what they point to outlives the call.
+    let query = unsafe { &mut attr.info };
+    query.bpf_fd = program.as_raw_fd() as u32;
+    query.info_len = size_of::<bpf_prog_info>() as u32;
+    query.info = (&raw mut info) as u64;
+    call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).ok()?;
+    Some(info.verified_insns).filter(|count| *count != 0)
+}
+
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: `attr` is a whole `bpf_attr`, and the commands used here return a new descriptor.
-    let fd = unsafe {
+    let fd = call(command, attr)?;
+    // SAFETY: the commands used with this return a new descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long> {
+    // SAFETY: `attr` is a whole `bpf_attr`.
+    let answer = unsafe {
         libc::syscall(
             libc::SYS_bpf,
             command as libc::c_long,
@@ -190,11 +209,10 @@ fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
             size_of::<bpf_attr>(),
         )
     };
-    if fd < 0 {
+    if answer < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just given us this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    Ok(answer)
 }
 
 fn data(map: &Map) -> Option<&MapData> {

@@ -3,6 +3,7 @@
 //! [`Tracer`] loads the programs and tables, attaches probes, and reads totals and events. It knows nothing of
 //! symbols, reports or time.
 
+mod btf;
 mod events;
 mod link;
 mod log;
@@ -16,7 +17,7 @@ mod unwind;
 pub use events::Event;
 pub use object::Limits;
 pub use tables::CounterValues;
-pub use tracer::{AttachPoint, Tracer, Way};
+pub use tracer::{AttachPoint, LoadedProgram, Tracer, Way};
 pub use unwind::{PlacedPages, UnwindLimits, UnwindTables};
 
 use std::io;

@@ -10,23 +10,25 @@ use aya::{
     },
 };
 
-use super::{AttachPoint, KernelError, object::one_line};
+use super::{AttachPoint, KernelError, object::one_line, tracer::Role};
 
-/// Programs by role: at entry, at return.
-const CALL: &[&str] = &["call_entry", "call_return"];
-const RELEASE: &[&str] = &["release_entry"];
+/// Programs, and the points that each is for. Frees before allocations, or blocks would be missed that are freed in
+/// between; returns before entries, or calls would stay in flight.
+const PROGRAMS: &[(&str, Role)] = &[
+    ("code_entry", Role::Code),
+    ("release_entry", Role::Release),
+    ("call_return", Role::Call),
+    ("call_entry", Role::Call),
+];
 
 /// Places every probe, and gives the links to be dropped for detaching.
 pub fn attach(ebpf: &mut Ebpf, pid: u32, points: &[AttachPoint], first: u32) -> Result<Vec<UProbeLink>, KernelError> {
     let mut links = Vec::new();
-    for name in CALL.iter().chain(RELEASE) {
+    for (name, _) in PROGRAMS {
         load(ebpf, name)?;
     }
-    // Frees before allocations, or blocks would be missed that are freed in between; returns before entries, or calls
-    // would stay in flight.
-    for name in RELEASE.iter().chain(CALL.iter().rev()) {
-        let of_role = |point: &&AttachPoint| point.needs_return() == CALL.contains(name);
-        for (cookie, point) in (u64::from(first)..).zip(points).filter(|(_, p)| of_role(p)) {
+    for (name, role) in PROGRAMS {
+        for (cookie, point) in (u64::from(first)..).zip(points).filter(|(_, p)| p.role() == *role) {
             links.push(attach_one(program(ebpf, name)?, pid, point, cookie)?);
         }
     }

@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::{
     AtomicI64, AtomicU32, AtomicU64,
-    Ordering::{Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use aya::{
@@ -14,10 +14,10 @@ use leaktrace_common::{
     blocks::{Block, CALL_SLOTS, CallSlot, Calls, TAKEN_BLOCK},
     counters::{COUNTERS, Counter},
     probes::ProbeSpec,
-    sites::{Amount, COHORT_SLOTS, MAX_COHORTS, OVERFLOW_SITE, SessionState, SiteTotals},
+    sites::{Amount, COHORT_SLOTS, KernelLayout, MAX_COHORTS, OVERFLOW_SITE, SessionState, SiteTotals},
 };
 
-use super::{KernelError, object::Limits, shared::Shared};
+use super::{KernelError, btf, object::Limits, shared::Shared};
 
 /// The tables in shared memory.
 pub struct Tables {
@@ -50,6 +50,7 @@ impl Tables {
         tables.set_state(offset_of!(SessionState, site_limit), limits.sites);
         tables.set_state(offset_of!(SessionState, next_site), OVERFLOW_SITE + 1);
         tables.set_state(offset_of!(SessionState, buckets), limits.buckets());
+        tables.set_layout(btf::kernel_layout());
         Ok(tables)
     }
 
@@ -74,11 +75,18 @@ impl Tables {
         }
     }
 
-    /// Where the process's return probes come back to.
-    pub fn set_trampoline(&self, address: u64) {
+    /// How often the process's loader has unmapped code.
+    pub fn code_removed(&self) -> u64 {
+        let Some(state) = self.state.get(0) else { return 0 };
+        // SAFETY: a valid, aligned pointer into shared memory.
+        unsafe { AtomicU64::from_ptr(&raw mut (*state).code_removed) }.load(Acquire)
+    }
+
+    /// Says that the mappings in force were read after the loader had unmapped code so many times.
+    pub fn set_code_followed(&self, removed: u64) {
         if let Some(state) = self.state.get(0) {
-            // SAFETY: a valid, aligned pointer into shared memory.
-            unsafe { AtomicU64::from_ptr(&raw mut (*state).trampoline) }.store(address, Relaxed);
+            // SAFETY: a valid, aligned pointer into shared memory. Released after the mappings were put in force.
+            unsafe { AtomicU64::from_ptr(&raw mut (*state).code_followed) }.store(removed, Release);
         }
     }
 
@@ -160,6 +168,14 @@ impl Tables {
                 add(&raw mut (*site).live[to], amount.bytes, amount.count);
                 add(&raw mut (*site).live[from], -amount.bytes, -amount.count);
             }
+        }
+    }
+
+    /// Nothing is attached yet that could read it meanwhile.
+    fn set_layout(&self, layout: KernelLayout) {
+        if let Some(state) = self.state.get(0) {
+            // SAFETY: a valid, aligned pointer into shared memory.
+            unsafe { (&raw mut (*state).kernel).write_volatile(layout) };
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -42,10 +43,25 @@ pub struct AttachPoint {
 }
 
 impl AttachPoint {
-    /// Whether the call's return must be seen.
-    pub fn needs_return(&self) -> bool {
-        CallKind::from_raw(self.spec.kind).is_none_or(CallKind::needs_return)
+    /// Which programs see the call.
+    pub fn role(&self) -> Role {
+        match CallKind::from_raw(self.spec.kind) {
+            Some(CallKind::Release) => Role::Release,
+            Some(CallKind::CodeChange) => Role::Code,
+            _ => Role::Call,
+        }
     }
+}
+
+/// What a probe is for, and with that the programs that see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A call whose return is seen.
+    Call,
+    /// A block being given back.
+    Release,
+    /// The loader telling of code.
+    Code,
 }
 
 /// How probes are attached.
@@ -72,6 +88,18 @@ pub struct Tracer {
     links: Vec<OwnedFd>,
     perf_links: Vec<UProbeLink>,
     probes: u32,
+    loaded: Vec<LoadedProgram>,
+}
+
+/// What it took to load a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadedProgram {
+    /// Its name.
+    pub name: &'static str,
+    /// Instructions that the verifier looked at, where this kernel says.
+    pub verified: Option<u32>,
+    /// The time that loading took.
+    pub took: Duration,
 }
 
 impl Tracer {
@@ -98,6 +126,7 @@ impl Tracer {
             links: Vec::new(),
             perf_links: Vec::new(),
             probes: 0,
+            loaded: Vec::new(),
         })
     }
 
@@ -162,6 +191,18 @@ impl Tracer {
         left_out
     }
 
+    /// The programs loaded so far.
+    pub fn loaded(&self) -> &[LoadedProgram] {
+        &self.loaded
+    }
+
+    fn note_loaded(&mut self, name: &'static str, program: &OwnedFd, took: Duration) {
+        if self.loaded.iter().all(|loaded| loaded.name != name) {
+            let verified = link::verified_instructions(program);
+            self.loaded.push(LoadedProgram { name, verified, took });
+        }
+    }
+
     /// What was counted.
     pub fn counters(&self) -> Result<CounterValues, KernelError> {
         tables::read_counters(&self.ebpf)
@@ -216,26 +257,28 @@ impl Tracer {
         Ok(())
     }
 
-    /// Loads and links each role, in an order that keeps the tables right while some are in place and some are not:
+    /// Loads and links each part, in an order that keeps the tables right while some are in place and some are not:
     /// frees before allocations, returns before entries.
     fn link_roles(
-        &self,
-        roles: &[Role],
+        &mut self,
+        parts: &[Part],
         pid: u32,
         points: &[AttachPoint],
         first: u32,
     ) -> Result<Vec<OwnedFd>, KernelError> {
         let programs = Programs::prepare(&self.table_fds)?;
         let mut links = Vec::new();
-        for role in roles {
-            let program = programs.load(role.program, role.link).map_err(|e| not_loaded(&e))?;
-            for (path, offsets, cookies, shown) in by_file(points, first, role.of_calls) {
+        for part in parts {
+            let started = Instant::now();
+            let program = programs.load(part.program, part.link).map_err(|e| not_loaded(&e))?;
+            self.note_loaded(part.program, &program, started.elapsed());
+            for (path, offsets, cookies, shown) in by_file(points, first, part.role) {
                 let at = Points {
                     path: &path,
                     offsets: &offsets,
                     cookies: &cookies,
                 };
-                let linked = link::link(&program, role.link, role.at_return, &at, pid);
+                let linked = link::link(&program, part.link, part.at_return, &at, pid);
                 links.push(linked.map_err(|e| not_linked(e, pid, shown))?);
             }
         }
@@ -250,40 +293,41 @@ impl Drop for Tracer {
 }
 
 /// A program and what it is linked to.
-struct Role {
+struct Part {
     program: &'static str,
-    /// Whether it serves calls whose return is seen, or those whose is not.
-    of_calls: bool,
+    role: Role,
     at_return: bool,
     link: AttachType,
 }
 
-const SESSION: &[Role] = &[
-    role("release_entry", false, false, AttachType::Multi),
-    role("call_session", true, false, AttachType::Session),
+const SESSION: &[Part] = &[
+    part("code_entry", Role::Code, false, AttachType::Multi),
+    part("release_entry", Role::Release, false, AttachType::Multi),
+    part("call_session", Role::Call, false, AttachType::Session),
 ];
 
-const MULTI: &[Role] = &[
-    role("release_entry", false, false, AttachType::Multi),
-    role("call_return", true, true, AttachType::Multi),
-    role("call_entry", true, false, AttachType::Multi),
+const MULTI: &[Part] = &[
+    part("code_entry", Role::Code, false, AttachType::Multi),
+    part("release_entry", Role::Release, false, AttachType::Multi),
+    part("call_return", Role::Call, true, AttachType::Multi),
+    part("call_entry", Role::Call, false, AttachType::Multi),
 ];
 
-const EMPTY_SESSION: &[Role] = &[
-    role("empty_session", true, false, AttachType::Session),
-    role("empty_entry", false, false, AttachType::Multi),
+const EMPTY_SESSION: &[Part] = &[
+    part("empty_session", Role::Call, false, AttachType::Session),
+    part("empty_entry", Role::Release, false, AttachType::Multi),
 ];
 
-const EMPTY_MULTI: &[Role] = &[
-    role("empty_entry", true, true, AttachType::Multi),
-    role("empty_entry", true, false, AttachType::Multi),
-    role("empty_entry", false, false, AttachType::Multi),
+const EMPTY_MULTI: &[Part] = &[
+    part("empty_entry", Role::Call, true, AttachType::Multi),
+    part("empty_entry", Role::Call, false, AttachType::Multi),
+    part("empty_entry", Role::Release, false, AttachType::Multi),
 ];
 
-const fn role(program: &'static str, of_calls: bool, at_return: bool, link: AttachType) -> Role {
-    Role {
+const fn part(program: &'static str, role: Role, at_return: bool, link: AttachType) -> Part {
+    Part {
         program,
-        of_calls,
+        role,
         at_return,
         link,
     }
@@ -291,12 +335,12 @@ const fn role(program: &'static str, of_calls: bool, at_return: bool, link: Atta
 
 type FilePoints = (PathBuf, Vec<u64>, Vec<u64>, String);
 
-/// The points whose return is seen, or is not, file by file.
-fn by_file(points: &[AttachPoint], first: u32, sees_return: bool) -> Vec<FilePoints> {
+/// The points of a role, file by file.
+fn by_file(points: &[AttachPoint], first: u32, role: Role) -> Vec<FilePoints> {
     let mut files: Vec<FilePoints> = Vec::new();
     for (cookie, point) in (u64::from(first)..)
         .zip(points)
-        .filter(|(_, p)| p.needs_return() == sees_return)
+        .filter(|(_, point)| point.role() == role)
     {
         let index = files.iter().position(|file| file.0 == point.path).unwrap_or_else(|| {
             files.push((point.path.clone(), Vec::new(), Vec::new(), point.shown_path.clone()));

@@ -16,6 +16,8 @@ use crate::{
 
 /// Name of the code that the kernel maps into every process.
 const VDSO: &str = "[vdso]";
+/// Name of what the kernel maps into processes that are probed. Return probes come back to its start.
+const TRAMPOLINE: &str = "[uprobes]";
 
 /// What has been built so far.
 #[derive(Default)]
@@ -41,10 +43,11 @@ impl CodeTables {
         self.add_files(space, tracer);
         self.add_vdso(space, tracer);
         tracer.unwind().set_rules(self.interner.rules());
-        let mappings: Vec<UnwindMapping> = space
+        let mut mappings: Vec<UnwindMapping> = space
             .executable_mappings()
             .map(|(mapping, module)| self.mapping(mapping, module.as_deref()))
             .collect();
+        widen_trampoline(&mut mappings);
         let without_room = tracer.set_mappings(&mappings);
         if without_room > 0 {
             self.left_out.push(format!("{without_room} mappings"));
@@ -110,12 +113,37 @@ impl CodeTables {
                 .packed
                 .mapping(mapping.start, mapping.end, offset, placed.first_page)
         };
-        placed.and_then(by_tables).unwrap_or(UnwindMapping {
+        let found = placed.and_then(by_tables).unwrap_or(UnwindMapping {
             start: mapping.start,
             end: mapping.end,
             kind: UnwindKind::Guess as u32,
             ..UnwindMapping::default()
-        })
+        });
+        UnwindMapping {
+            kind: kind(mapping, module).map_or(found.kind, |kind| kind as u32),
+            ..found
+        }
+    }
+}
+
+/// How code is unwound that is not just like other code.
+fn kind(mapping: &Mapping, module: Option<&Module>) -> Option<UnwindKind> {
+    if mapping.path.as_os_str() == TRAMPOLINE {
+        return Some(UnwindKind::Trampoline);
+    }
+    let is_go = module.is_some_and(|module| module.headers().section(unwind::GO_SECTION).is_some());
+    is_go.then_some(UnwindKind::FramePointers)
+}
+
+/// A return address is looked up by the byte before it, which for the trampoline is before its mapping.
+fn widen_trampoline(mappings: &mut [UnwindMapping]) {
+    let is_trampoline = |mapping: &UnwindMapping| mapping.kind == UnwindKind::Trampoline as u32;
+    let Some(at) = mappings.iter().position(is_trampoline) else {
+        return;
+    };
+    mappings[at].start -= 1;
+    if let Some(before) = at.checked_sub(1) {
+        mappings[before].end = mappings[before].end.min(mappings[at].start);
     }
 }
 

@@ -9,6 +9,7 @@ mod code;
 mod cohorts;
 mod guard;
 mod launch;
+mod loader;
 mod output;
 mod ranges;
 mod recorder;

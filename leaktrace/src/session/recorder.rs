@@ -1,6 +1,9 @@
 //! What a trace has seen so far: totals in the kernel's tables, ranges and stacks kept here, and their history.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, HashMap},
+};
 
 use leaktrace_common::{
     events::{ProcessRecord, ProcessStep, StackEnd},
@@ -15,6 +18,7 @@ use crate::{
     analysis::History,
     kernel::{CounterValues, Event, KernelError, Tracer},
     profile::TimelinePoint,
+    target::Era,
 };
 
 /// Most points of the timeline; every second one goes when it is full.
@@ -29,6 +33,8 @@ pub struct SiteRecord {
     pub frames: Vec<u64>,
     /// How the walk ended.
     pub end: StackEnd,
+    /// When it was taken.
+    pub era: Era,
     /// Live bytes over time.
     pub history: History,
 }
@@ -56,6 +62,8 @@ pub struct Recorder {
     ranges: Ranges,
     sites: HashMap<u32, SiteRecord>,
     timeline: Vec<TimelinePoint>,
+    followed: Followed,
+    code_changed: bool,
     unknown_code: bool,
     replaced: bool,
     main_thread_ended: bool,
@@ -74,6 +82,8 @@ impl Recorder {
             ranges: Ranges::default(),
             sites: HashMap::new(),
             timeline: Vec::new(),
+            followed: Followed::default(),
+            code_changed: false,
             unknown_code: false,
             replaced: false,
             main_thread_ended: false,
@@ -94,14 +104,16 @@ impl Recorder {
                     hash,
                     frames,
                     end,
+                    code_removed,
                     ..
                 } => {
-                    let history = History::default();
+                    let (history, era) = (History::default(), self.followed.era(code_removed));
                     self.unknown_code |= end == StackEnd::Gap;
                     self.sites.entry(site).or_insert(SiteRecord {
                         hash,
                         frames,
                         end,
+                        era,
                         history,
                     });
                 }
@@ -184,6 +196,17 @@ impl Recorder {
         std::mem::take(&mut self.unknown_code)
     }
 
+    /// Whether the loader has mapped or unmapped code since last asked.
+    pub fn take_code_changed(&mut self) -> bool {
+        std::mem::take(&mut self.code_changed)
+    }
+
+    /// Says which code is known from now on.
+    pub fn set_followed(&mut self, followed: Followed) {
+        self.tracer.tables().set_code_followed(followed.removed);
+        self.followed = followed;
+    }
+
     /// Ages.
     pub fn cohorts(&self) -> &Cohorts {
         &self.cohorts
@@ -200,6 +223,7 @@ impl Recorder {
     }
 
     fn note(&mut self, record: &ProcessRecord) {
+        self.code_changed |= record.step == ProcessStep::CodeChanged as u32;
         self.replaced |= record.step == ProcessStep::Executed as u32;
         self.main_thread_ended |= record.step == ProcessStep::MainThreadEnded as u32;
     }
@@ -234,6 +258,28 @@ impl Recorder {
             live_count,
             resident_bytes,
         });
+    }
+}
+
+/// Which code is known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Followed {
+    /// How often the loader had unmapped code when the memory map was last read.
+    pub removed: u64,
+    /// The era since then.
+    pub era: u32,
+}
+
+impl Followed {
+    /// When a stack was taken that was begun after so many removals. One that falls between a removal and the reading
+    /// of the memory map can be of either era: only code that was there in both is known to be in it.
+    fn era(self, removed: u64) -> Era {
+        let (from, to) = match removed.cmp(&self.removed) {
+            Ordering::Less => (self.era.saturating_sub(1), self.era),
+            Ordering::Equal => (self.era, self.era),
+            Ordering::Greater => (self.era, self.era + 1),
+        };
+        Era { from, to }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     kernel::{CounterValues, KernelError},
     profile::{Accounting, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, Tool, Verdict, Window},
     symbols::{RawStack, Symbolizer, trim::trim},
-    target::AddressSpace,
+    target::{AddressSpace, Era},
 };
 
 /// Counters of what was lost, with the names they have in a profile.
@@ -99,8 +99,10 @@ fn is_allocators(recorder: &Recorder, index: u32, scene: &Scene) -> bool {
     if scene.untraced.is_empty() {
         return false;
     }
-    let caller = recorder.site(index).and_then(|site| site.frames.first());
-    let place = caller.and_then(|address| scene.space.locate(address.wrapping_sub(1)));
+    let caller = recorder
+        .site(index)
+        .and_then(|site| Some((site.frames.first()?, site.era)));
+    let place = caller.and_then(|(address, era)| scene.space.locate_in(address.wrapping_sub(1), era));
     let module = place.and_then(|place| place.module);
     module.is_some_and(|module| scene.untraced.contains(&module.identity))
 }
@@ -173,10 +175,12 @@ fn raw_stack(recorder: &Recorder, index: u32) -> RawStack {
         Some(record) => RawStack {
             frames: record.frames.clone(),
             end: record.end,
+            era: record.era,
         },
         None => RawStack {
             frames: Vec::new(),
             end: StackEnd::Unsupported,
+            era: Era::default(),
         },
     }
 }

@@ -13,17 +13,18 @@ use tokio::io::unix::AsyncFd;
 use super::{
     arm,
     code::CodeTables,
-    recorder::Recorder,
+    loader,
+    recorder::{Followed, Recorder},
     snapshot::{self, Detail, Scene},
     window::{Clock, nanoseconds},
 };
 use crate::{
-    kernel::{Tracer, Way},
+    kernel::{LoadedProgram, Tracer, Way},
     probes::plan::PlanError,
     profile::{Exit, MAIN_THREAD_GONE, NOT_RECORDED, Profile, TargetInfo},
     settings::TraceSettings,
     symbols::Symbolizer,
-    target::{AddressSpace, Process, read_mappings},
+    target::{AddressSpace, Process},
 };
 
 /// A traced program, from the moment its tables exist until its profile is made.
@@ -44,9 +45,10 @@ pub struct Trace {
     min_age_ns: u64,
     stacks_seen: usize,
     settled: bool,
-    trampoline_known: bool,
+    loader_probed: bool,
     main_thread_gone: bool,
     followed: Instant,
+    looked_at: Followed,
     events: AsyncFd<OwnedFd>,
 }
 
@@ -81,18 +83,20 @@ impl Trace {
             min_age_ns: nanoseconds(settings.min_age),
             stacks_seen: 0,
             settled: false,
-            trampoline_known: false,
+            loader_probed: false,
             main_thread_gone: false,
             followed: Instant::now(),
+            looked_at: Followed::default(),
         })
     }
 
     /// Places probes on the allocators that are mapped and have none yet, and says how many. Where none is found at
     /// all, the error says what was looked at.
     pub fn arm(&mut self) -> Result<Result<usize, PlanError>> {
-        // A process that has ended is found out elsewhere; its last known map serves.
-        let _ = self.space.refresh();
+        self.recorder.drain();
+        self.refresh();
         self.build_tables();
+        self.watch_loader();
         let planned = match arm::plan(&self.space, &mut self.armed) {
             Ok(planned) => planned,
             Err(nothing) => return Ok(Err(nothing)),
@@ -109,6 +113,8 @@ impl Trace {
             let (probes, took) = (planned.points.len(), started.elapsed());
             self.timings
                 .push(format!("attached {probes} probes by {way:?} in {took:.1?}"));
+            let loaded = self.recorder.tracer().loaded().iter().map(said_of_program);
+            self.timings.extend(loaded);
             let (tables, built) = (self.recorder.tracer().unwind().used_bytes() / 1024, self.code.spent());
             self.timings
                 .push(format!("unwinding tables of {tables} KiB built in {built:.1?}"));
@@ -170,16 +176,17 @@ impl Trace {
     /// Takes in what the kernel side tells.
     pub fn drain(&mut self) {
         self.recorder.drain();
-        self.learn_trampoline();
         let since = self.followed.elapsed();
         if since >= LOOK_AGAIN || (since >= LOOK_SOON && self.recorder.take_unknown_code()) {
             self.follow_code();
+        }
+        if since >= LOOK_SOON && self.recorder.take_code_changed() {
+            self.look_at_code();
         }
     }
 
     /// Closes a cohort, and opens the files of new code while the process is there to show them.
     pub fn turn(&mut self) {
-        self.learn_trampoline();
         self.measure();
         self.look_for_main_thread();
         self.follow_code();
@@ -191,10 +198,38 @@ impl Trace {
         // Of a process that has replaced its program, the map is the new one's.
         if seen != self.stacks_seen && !self.is_replaced() {
             self.stacks_seen = seen;
-            self.followed = Instant::now();
-            if matches!(self.space.refresh(), Ok(true)) {
-                self.build_tables();
-            }
+            self.look_at_code();
+        }
+    }
+
+    fn look_at_code(&mut self) {
+        self.followed = Instant::now();
+        if !self.is_replaced() && self.refresh() {
+            self.build_tables();
+        }
+        self.recorder.set_followed(self.looked_at);
+    }
+
+    /// Reads the memory map again, and says whether code was mapped or unmapped. Of a process that has ended, which is
+    /// found out elsewhere, the last known map serves.
+    fn refresh(&mut self) -> bool {
+        let removed = self.recorder.tracer().tables().code_removed();
+        let Ok(changed) = self.space.refresh() else {
+            return false;
+        };
+        let era = self.space.era();
+        self.looked_at = Followed { removed, era };
+        changed
+    }
+
+    /// Has the kernel side told when the loader maps or unmaps code. Without that, it is looked for once a second.
+    fn watch_loader(&mut self) {
+        if self.loader_probed || self.way == Some(Way::Empty) {
+            return;
+        }
+        if let Some(point) = loader::point(&self.space) {
+            let attached = self.recorder.tracer().attach(self.process.pid, &[point], self.way);
+            self.loader_probed = attached.is_ok();
         }
     }
 
@@ -252,19 +287,6 @@ impl Trace {
         Ok(profile)
     }
 
-    /// The kernel maps the place that return probes come back to when it first needs it.
-    fn learn_trampoline(&mut self) {
-        if self.trampoline_known {
-            return;
-        }
-        let mappings = read_mappings(self.process.pid).unwrap_or_default();
-        let place = mappings.iter().find(|mapping| mapping.path.as_os_str() == "[uprobes]");
-        if let Some(place) = place {
-            self.recorder.tracer().tables().set_trampoline(place.start);
-            self.trampoline_known = true;
-        }
-    }
-
     /// The kernel finds a process's memory by its main thread. Once that is gone, it takes a process for one that nobody
     /// traces when another trace of the same file ends, and takes the breakpoints away without a word. The kernel side
     /// tells when it ends by itself; this is for one that ended before there was anybody to tell, or was killed alone.
@@ -279,6 +301,7 @@ impl Trace {
 
     fn build_tables(&mut self) {
         self.code.follow(&self.space, self.recorder.tracer());
+        self.recorder.set_followed(self.looked_at);
         let notes = self.code.take_left_out().into_iter();
         self.notes
             .extend(notes.map(|what| format!("no room for the unwinding tables of {what}: stacks there are guessed")));
@@ -290,6 +313,13 @@ pub fn watched(descriptor: BorrowedFd<'_>) -> Result<AsyncFd<OwnedFd>> {
     let copy = descriptor.try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` gives the same open descriptor for as long as it lives.
     Ok(unsafe { AsyncFd::register(copy) }?)
+}
+
+fn said_of_program(program: &LoadedProgram) -> String {
+    let verified = program
+        .verified
+        .map_or_else(String::new, |count| format!(", {count} instructions verified"));
+    format!("loaded {} in {:.1?}{verified}", program.name, program.took)
 }
 
 fn target_info(process: &Process) -> TargetInfo {

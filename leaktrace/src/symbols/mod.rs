@@ -17,7 +17,7 @@ use std::time::Duration;
 use leaktrace_common::events::StackEnd;
 
 use crate::profile::{Frame, Stack};
-use crate::target::{AddressSpace, ElfHeaders, Module, Place, Root};
+use crate::target::{AddressSpace, ElfHeaders, Era, Module, Place, Root};
 use image::Image;
 use worker::{Call, Calls, Worker};
 
@@ -35,6 +35,8 @@ pub struct RawStack {
     pub frames: Vec<u64>,
     /// How the walk ended.
     pub end: StackEnd,
+    /// When it was taken.
+    pub era: Era,
 }
 
 /// What could not be symbolized although the files hold more.
@@ -95,23 +97,25 @@ impl Symbolizer {
     /// Frames are return addresses, so the instruction looked up is the one before: the call. What cannot be
     /// symbolized keeps module, offset and build id.
     pub fn symbolize(&mut self, space: &AddressSpace, stacks: &[RawStack]) -> Vec<Stack> {
-        let mut places: HashMap<u64, Option<Place>> = HashMap::new();
-        for &address in stacks.iter().flat_map(|stack| &stack.frames) {
-            places
-                .entry(address)
-                .or_insert_with(|| space.locate(address.wrapping_sub(1)));
+        let mut places: HashMap<(u64, Era), Option<Place>> = HashMap::new();
+        for stack in stacks {
+            for &address in &stack.frames {
+                places
+                    .entry((address, stack.era))
+                    .or_insert_with(|| space.locate_in(address.wrapping_sub(1), stack.era));
+            }
         }
         self.learn(space, places.values().flatten());
-        let frames: HashMap<u64, Vec<Frame>> = places
+        let frames: HashMap<(u64, Era), Vec<Frame>> = places
             .iter()
-            .map(|(&address, place)| (address, self.frames(address, place.as_ref())))
+            .map(|(&key, place)| (key, self.frames(key.0, place.as_ref())))
             .collect();
         let stack = |raw: &RawStack| Stack {
             whole: raw.end == StackEnd::Whole,
             frames: raw
                 .frames
                 .iter()
-                .filter_map(|address| frames.get(address))
+                .filter_map(|address| frames.get(&(*address, raw.era)))
                 .flatten()
                 .cloned()
                 .collect(),

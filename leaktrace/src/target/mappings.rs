@@ -11,7 +11,7 @@ use super::files::read_bounded;
 const MAX_BYTES: u64 = 128 << 20;
 
 /// One line of `/proc/PID/maps`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "they are the flags of the line, independent of each other"

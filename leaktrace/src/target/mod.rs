@@ -23,4 +23,4 @@ pub use mappings::{Mapping, read_mappings};
 pub use module::Module;
 pub use printable::printable;
 pub use process::{Process, Seccomp, TargetError};
-pub use space::{AddressSpace, Place};
+pub use space::{AddressSpace, Era, Place};

@@ -1,6 +1,6 @@
 //! The address space of a process: which module an address belongs to, now or when a stack was taken.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,6 +14,17 @@ use super::printable::printable;
 
 /// Most code ranges remembered; beyond it those that are no longer mapped are forgotten.
 const MAX_CODE: usize = 1 << 18;
+/// Most code ranges remembered that other code has taken the place of.
+const MAX_COVERED: usize = 1 << 16;
+
+/// When an address was seen, counted in times that code of files was found unmapped: what was there all through it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Era {
+    /// The first.
+    pub from: u32,
+    /// The last.
+    pub to: u32,
+}
 
 /// What an address belongs to.
 #[derive(Clone, Debug)]
@@ -40,6 +51,10 @@ pub struct AddressSpace {
     modules: HashMap<Key, Option<Arc<Module>>>,
     /// Code by its first address: all that is executable now, and what was and has not been covered since.
     code: BTreeMap<u64, Code>,
+    /// What was covered, oldest first.
+    covered: VecDeque<(u64, Code)>,
+    /// How many times code of files was found unmapped.
+    era: u32,
 }
 
 /// Device, inode and path: in an overlay two files can have the same device and inode here.
@@ -47,6 +62,10 @@ type Key = ((u32, u32), u64, PathBuf);
 
 #[derive(Clone, Debug)]
 struct Code {
+    /// The era in which it was found.
+    born: u32,
+    /// The era in which it was found to be gone.
+    died: Option<u32>,
     /// May be smaller than its mapping, where a newer one covers a part.
     end: u64,
     mapping: Arc<Mapping>,
@@ -68,6 +87,7 @@ impl AddressSpace {
             .into();
         let root = Root::open(&path.join("root")).ok();
         let (mappings, modules, code) = (Vec::new(), HashMap::new(), BTreeMap::new());
+        let (covered, era) = (VecDeque::new(), 0);
         let mut space = Self {
             pid,
             directory,
@@ -75,6 +95,8 @@ impl AddressSpace {
             mappings,
             modules,
             code,
+            covered,
+            era,
         };
         space.refresh()?;
         Ok(space)
@@ -108,10 +130,42 @@ impl AddressSpace {
         self.code.retain(|_, code| code.module.is_some());
         // An open file keeps its inode; what could not be opened may by now be another file.
         self.modules.retain(|_, module| module.is_some());
+        self.note_gone(&before, &now);
         for mapping in now {
             self.add_code(&directory, mapping);
         }
         Ok(true)
+    }
+
+    /// Begins an era where code of files is gone.
+    fn note_gone(&mut self, before: &[Mapping], now: &[Mapping]) {
+        let now: HashSet<&Mapping> = now.iter().collect();
+        let gone: HashSet<&Mapping> = before.iter().filter(|mapping| !now.contains(mapping)).collect();
+        if !gone.iter().any(|mapping| mapping.is_file()) {
+            return;
+        }
+        self.era += 1;
+        for code in self.code.values_mut().filter(|code| gone.contains(&*code.mapping)) {
+            code.died.get_or_insert(self.era);
+        }
+    }
+
+    /// The number of times that code of files was found unmapped.
+    pub fn era(&self) -> u32 {
+        self.era
+    }
+
+    /// What `address` belonged to all through `era`.
+    pub fn locate_in(&self, address: u64, era: Era) -> Option<Place> {
+        let found = self.code.range(..=address).next_back().map(|(_, code)| code);
+        if let Some(code) = found.filter(|code| address < code.end && code.lasted(era)) {
+            return Some(code.place(address));
+        }
+        let holds = |start: u64, code: &Code| (start..code.end).contains(&address) && code.lasted(era);
+        let covered = self.covered.iter().rev().find(|(start, code)| holds(*start, code));
+        covered
+            .map(|(_, code)| code.place(address))
+            .or_else(|| self.locate_data(address))
     }
 
     /// What `address` belongs to; code that was unmapped is found if nothing executable has taken its place.
@@ -121,14 +175,24 @@ impl AddressSpace {
         {
             return Some(code.place(address));
         }
+        self.locate_data(address)
+    }
+
+    /// What an address belongs to that is no code: the frame of a damaged stack.
+    fn locate_data(&self, address: u64) -> Option<Place> {
         let index = self.mappings.partition_point(|mapping| mapping.end <= address);
-        let mapping = self.mappings.get(index).filter(|mapping| mapping.contains(address))?;
+        let mapping = self
+            .mappings
+            .get(index)
+            .filter(|mapping| mapping.contains(address) && !mapping.executable)?;
         let module = self.module_of(mapping);
         let name = module
             .as_ref()
             .map_or_else(|| name_of(mapping), |module| module.name.as_str().into());
         Some(
             Code {
+                born: self.era,
+                died: None,
                 end: mapping.end,
                 mapping: Arc::new(mapping.clone()),
                 module,
@@ -140,7 +204,7 @@ impl AddressSpace {
 
     /// The files whose code is mapped now, in the order of their first mapping.
     pub fn executable_modules(&self) -> Vec<Arc<Module>> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         self.executable_mappings()
             .filter_map(|(_, module)| module)
             .filter(|module| seen.insert(module.identity))
@@ -171,7 +235,7 @@ impl AddressSpace {
 
     fn add_code(&mut self, directory: &Path, mapping: Mapping) {
         let known = self.code.get(&mapping.start);
-        if known.is_some_and(|code| code.end == mapping.end && *code.mapping == mapping) {
+        if known.is_some_and(|code| code.died.is_none() && code.end == mapping.end && *code.mapping == mapping) {
             return;
         }
         let root = self.root.as_ref();
@@ -187,10 +251,16 @@ impl AddressSpace {
             .as_ref()
             .map_or_else(|| name_of(&mapping), |module| module.name.as_str().into());
         let (start, end) = (mapping.start, mapping.end);
-        cut(&mut self.code, start, end);
+        let covered = cut(&mut self.code, start, end);
+        self.covered
+            .extend(covered.into_iter().filter(|(_, code)| code.module.is_some()));
+        let excess = self.covered.len().saturating_sub(MAX_COVERED);
+        self.covered.drain(..excess);
         self.code.insert(
             start,
             Code {
+                born: self.era,
+                died: None,
                 end,
                 mapping: Arc::new(mapping),
                 module,
@@ -201,6 +271,11 @@ impl AddressSpace {
 }
 
 impl Code {
+    /// Whether it was there all through `era`. Of code without a file nothing is known but that there is some.
+    fn lasted(&self, era: Era) -> bool {
+        self.module.is_none() || self.born <= era.from && self.died.is_none_or(|died| died > era.to)
+    }
+
     fn place(&self, address: u64) -> Place {
         let in_file = self
             .module
@@ -215,31 +290,24 @@ impl Code {
     }
 }
 
-/// Takes `start..end` out of the ranges: what lies within goes, what overlaps is cut.
-fn cut(code: &mut BTreeMap<u64, Code>, start: u64, end: u64) {
+/// Takes `start..end` out of the ranges: what lies within goes, what overlaps is cut. Answers what was taken out.
+fn cut(code: &mut BTreeMap<u64, Code>, start: u64, end: u64) -> Vec<(u64, Code)> {
     let before = code.range(..start).next_back().filter(|(_, code)| code.end > start);
-    if let Some((&at, old)) = before {
-        let old = old.clone();
-        code.insert(
-            at,
-            Code {
-                end: start,
-                ..old.clone()
-            },
-        );
+    let first = before.map_or(start, |(&at, _)| at);
+    let overlapping: Vec<u64> = code.range(first..end).map(|(&at, _)| at).collect();
+    let mut taken = Vec::new();
+    for at in overlapping {
+        let Some(old) = code.remove(&at) else { continue };
+        let part = |end| Code { end, ..old.clone() };
+        if at < start {
+            code.insert(at, part(start));
+        }
         if old.end > end {
-            code.insert(end, old);
-            return;
+            code.insert(end, part(old.end));
         }
+        taken.push((at.max(start), part(old.end.min(end))));
     }
-    let within: Vec<u64> = code.range(start..end).map(|(&at, _)| at).collect();
-    for at in within {
-        if let Some(old) = code.remove(&at)
-            && old.end > end
-        {
-            code.insert(end, old);
-        }
-    }
+    taken
 }
 
 fn key_of(mapping: &Mapping) -> Key {

@@ -35,6 +35,8 @@ fn code(start: u64, end: u64, name: &str) -> (u64, Code) {
     (
         start,
         Code {
+            born: 0,
+            died: None,
             end,
             mapping,
             module: None,

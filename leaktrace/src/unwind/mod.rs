@@ -39,7 +39,7 @@ use object::ReadRef;
 
 pub use pack::{PackedModule, RuleInterner};
 pub use rows::{Row, Table, build};
-pub use sections::{CodeSegment, FrameSection, UnwindSections, sections};
+pub use sections::{CodeSegment, FrameSection, GO_SECTION, UnwindSections, sections};
 
 /// Why a module has no table. Stacks through it are walked by frame pointers, as a guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

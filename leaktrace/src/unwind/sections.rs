@@ -62,6 +62,9 @@ pub struct FrameSection<'data> {
 
 type Header = FileHeader64<Little>;
 
+/// A section that the Go linker makes, also in stripped files.
+pub const GO_SECTION: &[u8] = b".go.buildinfo";
+
 /// Finds the sections of a file, or of an image in memory whose layout is that of its file (the vDSO).
 pub fn sections<'data, R: ReadRef<'data>>(data: R) -> Result<UnwindSections<'data>, UnwindError> {
     let header = Header::parse(data).map_err(|_| other_file(data))?;
@@ -115,14 +118,20 @@ fn by_section_headers<'data, R: ReadRef<'data>>(header: &Header, data: R, found:
     let Ok(table) = header.sections(Little, data) else {
         return;
     };
+    let mut is_go = false;
     for section in table.iter() {
         match table.section_name(Little, section) {
             Ok(b".text") => found.text_address = section.sh_addr(Little),
             Ok(b".got") => found.got_address = section.sh_addr(Little),
             Ok(b".eh_frame") => found.eh_frame = contents(section, data),
             Ok(b".debug_frame") => found.debug_frame = contents(section, data),
+            Ok(GO_SECTION) => is_go = true,
             _ => {}
         }
+    }
+    // What Go says there leaves the frame pointer out, by which its code is walked.
+    if is_go {
+        found.debug_frame = None;
     }
 }
 
