@@ -10,6 +10,7 @@ mod cohorts;
 mod guard;
 mod launch;
 mod output;
+mod own_code;
 mod ranges;
 mod recorder;
 mod snapshot;
