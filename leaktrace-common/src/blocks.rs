@@ -90,8 +90,10 @@ pub struct Calls {
     pub block: Call,
     /// Of the functions that change mappings.
     pub mapping: Call,
+    /// Address of the block last given back by a function that may call another one to do it.
+    pub given_back: u64,
 }
-plain!(Calls, 144);
+plain!(Calls, 152);
 
 /// A thread's place for its calls.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,7 +106,7 @@ pub struct CallSlot {
     /// Its calls in flight.
     pub calls: Calls,
 }
-plain!(CallSlot, 152);
+plain!(CallSlot, 160);
 
 /// Number of call slots, a power of two.
 pub const CALL_SLOTS: u32 = 4096;

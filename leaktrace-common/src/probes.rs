@@ -22,8 +22,13 @@ pub enum CallKind {
     SetBreak = 7,
     /// Moves the program break by a signed number of bytes (`sbrk`).
     MoveBreak = 8,
+    /// Resizes a block where it is, and returns how large it is then (`xallocx`). The size that was asked for is a
+    /// range: the count argument says by how much more than the size argument is welcome.
+    ResizeInPlace = 9,
+    /// Gives a block back, and may call another function that does (`operator delete`). Needs no return probe.
+    ReleaseThrough = 10,
     /// The dynamic loader tells debuggers that it maps or unmaps code.
-    CodeChange = 9,
+    CodeChange = 11,
 }
 
 impl CallKind {
@@ -38,7 +43,9 @@ impl CallKind {
             6 => Self::Remap,
             7 => Self::SetBreak,
             8 => Self::MoveBreak,
-            9 => Self::CodeChange,
+            9 => Self::ResizeInPlace,
+            10 => Self::ReleaseThrough,
+            11 => Self::CodeChange,
             _ => return None,
         })
     }
@@ -53,7 +60,7 @@ impl CallKind {
 
     /// Whether the outcome is known only when the call returns.
     pub const fn needs_return(self) -> bool {
-        !matches!(self, Self::Release | Self::CodeChange)
+        !matches!(self, Self::Release | Self::ReleaseThrough | Self::CodeChange)
     }
 }
 
@@ -71,16 +78,37 @@ pub struct ProbeSpec {
     pub pointer_arg: u8,
     /// Argument with the address at which the new block is stored; the call's return value is then 0 on success.
     pub out_arg: u8,
-    /// Distance in bytes from the probed instruction to the start of the code of the module that holds it.
-    /// Mapping calls returning into that code are the library's own (thread stacks, arenas) and not the program's.
-    pub own_code_start: i64,
-    /// Distance in bytes from the probed instruction to the end of that code; equal to the start when unused.
-    pub own_code_end: i64,
     /// Distance in bytes from the probed instruction to the variable with the current program break, or of
     /// [`CallKind::CodeChange`] to the one that says what the loader does; 0 for none.
     pub break_variable: i64,
 }
-plain!(ProbeSpec, 32);
+plain!(ProbeSpec, 16);
+
+/// Where the code of a process's allocators lies. Mapping calls that return into it are their own (thread stacks,
+/// arenas, reservations), and not the program's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct OwnCode {
+    /// Ranges from the first address to the one after the last; those not used are empty.
+    pub ranges: [[u64; 2]; OWN_CODE_RANGES],
+}
+plain!(OwnCode, 16 * OWN_CODE_RANGES);
+
+impl OwnCode {
+    /// Whether `address` lies in one of the ranges.
+    #[inline(always)]
+    pub fn contains(&self, address: u64) -> bool {
+        self.ranges
+            .iter()
+            .any(|&[start, end]| address >= start && address < end)
+    }
+}
+
+/// Ranges of [`OwnCode`].
+pub const OWN_CODE_RANGES: usize = 32;
+
+/// Processes whose [`OwnCode`] is kept.
+pub const OWN_CODE_PROCESSES: u32 = 1024;
 
 /// How many probes one session can hold.
 pub const MAX_PROBES: u32 = 4096;

@@ -19,11 +19,13 @@ use crate::{
 #[inline(always)]
 pub fn entered(process: u32, kind: CallKind, spec: &ProbeSpec, arguments: &Regs, call: &mut Call) {
     call.size = arguments.argument(spec.size_arg);
-    if spec.count_arg != 0 {
+    if kind == CallKind::ResizeInPlace {
+        call.address = call.size.saturating_add(arguments.argument(spec.count_arg));
+    } else if spec.count_arg != 0 {
         call.size = product(call.size, arguments.argument(spec.count_arg));
     }
     call.out = arguments.argument(spec.out_arg);
-    if kind == CallKind::Resize {
+    if matches!(kind, CallKind::Resize | CallKind::ResizeInPlace) {
         take_old(process, arguments.argument(spec.pointer_arg), call);
     }
 }
@@ -70,6 +72,7 @@ pub fn allocated(ctx: *const pt_regs, process: u32, call: &Call) {
                 zero: 0,
             },
             call,
+            call.size,
         ),
         None => bump(Counter::LostUnreadable),
     }
@@ -98,8 +101,27 @@ pub fn resized(ctx: *const pt_regs, process: u32, call: &Call) {
                 zero: 0,
             },
             call,
+            call.size,
         );
     }
+}
+
+/// A call has returned that resizes a block where it is. It gave at least the size asked for, or the block is as it
+/// was: then the old one is put back.
+#[inline(always)]
+pub fn resized_in_place(ctx: *const pt_regs, call: &Call) {
+    let size = regs::returned(ctx);
+    if size < call.size {
+        bump(Counter::FailedCalls);
+        if call.taken != 0 {
+            free::put_back(&call.old_key, &call.old);
+        }
+        return;
+    }
+    if call.taken == 0 {
+        bump(Counter::UnmatchedFrees);
+    }
+    admit(ctx, &call.old_key, call, size.min(call.address));
 }
 
 /// Address of the new block; 0 when the call failed, nothing when it cannot be read.
@@ -116,9 +138,9 @@ fn result(ctx: *const pt_regs, call: &Call) -> Option<u64> {
 }
 
 #[inline(always)]
-fn admit(ctx: *const pt_regs, key: &BlockKey, call: &Call) {
+fn admit(ctx: *const pt_regs, key: &BlockKey, call: &Call, size: u64) {
     let block = Block {
-        size: call.size,
+        size,
         site: stack::site(ctx, key.process, call.probe),
         cohort: totals::cohort(),
     };

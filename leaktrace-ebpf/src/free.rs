@@ -3,21 +3,30 @@
 use leaktrace_common::{
     blocks::{Block, BlockKey},
     counters::Counter,
+    probes::CallKind,
 };
 
-use crate::{counters::bump, live, totals};
+use crate::{counters::bump, inflight, live, mapping::Caller, totals};
 
 /// Forgets the block at `address`, which the program is giving back.
+///
+/// A function of kind [`CallKind::ReleaseThrough`] may hand the address on to another that is probed too, and a resizing
+/// call may free the old block by one: they then find nothing, and that is no unmatched free.
 #[inline(always)]
-pub fn release(process: u32, address: u64) {
-    if address != 0
-        && take(&BlockKey {
-            address,
-            process,
-            zero: 0,
-        })
-        .is_none()
-    {
+pub fn release(caller: &Caller, kind: Option<CallKind>, address: u64) {
+    if address == 0 {
+        return;
+    }
+    let key = BlockKey {
+        address,
+        process: caller.process,
+        zero: 0,
+    };
+    let known = take(&key).is_some() || inflight::gives_back(caller.thread, address);
+    if kind == Some(CallKind::ReleaseThrough) {
+        inflight::set_given_back(caller.thread, address);
+    }
+    if !known {
         bump(Counter::UnmatchedFrees);
     }
 }

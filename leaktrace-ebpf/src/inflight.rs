@@ -12,7 +12,7 @@ use crate::{
     atomic,
     counters::bump,
     free,
-    maps::{CALL_SLOTS, CALLS},
+    maps::{CALL_SLOTS, CALLS, PROBES},
     regs, returns,
 };
 
@@ -111,6 +111,30 @@ pub fn forget(thread: u32) {
         give_back(unsafe { &(*calls).block });
         let _ = CALLS.remove(thread);
     }
+}
+
+/// Notes the block that `thread` gives back by a function that may call another one for it.
+#[inline(never)]
+pub fn set_given_back(thread: u32, address: u64) {
+    if let Some(calls) = entry(thread) {
+        // SAFETY: only the thread itself uses its entry.
+        unsafe { (*calls).given_back = address };
+    }
+}
+
+/// Whether a call of `thread` is giving the block at `address` back already.
+#[inline(never)]
+pub fn gives_back(thread: u32, address: u64) -> bool {
+    let Some(calls) = own_slot(thread).or_else(|| CALLS.get_ptr_mut(thread)) else {
+        return false;
+    };
+    // SAFETY: only the thread itself uses its entry.
+    let calls = unsafe { &mut *calls };
+    let resizes = PROBES
+        .get(calls.block.probe)
+        .is_some_and(|spec| spec.kind == CallKind::Resize as u32);
+    core::mem::take(&mut calls.given_back) == address
+        || (calls.block.stack_pointer != 0 && resizes && calls.block.old_key.address == address)
 }
 
 #[inline(never)]

@@ -11,7 +11,7 @@ use leaktrace_common::{
 
 use crate::{
     counters::bump,
-    maps::EVENTS,
+    maps::{EVENTS, OWN_CODE},
     regs::{self, Regs},
     stack, totals,
 };
@@ -27,24 +27,24 @@ pub struct Caller {
     pub thread: u32,
 }
 
-/// Whether the library made this call for itself: it returns into the library's own code.
+/// Whether an allocator of the process made this call for itself: it returns into its code.
 #[inline(always)]
-pub fn is_own(ctx: *const pt_regs, spec: &ProbeSpec) -> bool {
-    if spec.own_code_start == spec.own_code_end {
-        return false;
-    }
+pub fn is_own(ctx: *const pt_regs, process: u32) -> bool {
     // SAFETY: the helper checks the address.
     let Ok(return_address) = (unsafe { bpf_probe_read_user(regs::stack_pointer(ctx) as *const u64) }) else {
         return false;
     };
-    let here = regs::instruction_pointer(ctx);
-    let start = here.wrapping_add(spec.own_code_start as u64);
-    let end = here.wrapping_add(spec.own_code_end as u64);
-    let own = return_address >= start && return_address < end;
+    let own = is_own_code(process, return_address);
     if own {
         bump(Counter::OwnMappings);
     }
     own
+}
+
+#[inline(never)]
+fn is_own_code(process: u32, address: u64) -> bool {
+    // SAFETY: read at once; userspace changes entries only as a whole.
+    unsafe { OWN_CODE.get(process) }.is_some_and(|own| own.contains(address))
 }
 
 /// A mapping call is entered: notes its arguments, and announces a range that is about to go.

@@ -9,7 +9,7 @@ use leaktrace_common::{
     blocks::{Block, BlockKey, Bucket, CALL_SLOTS as CALL_SLOT_COUNT, CallSlot, Calls},
     counters::COUNTERS as COUNTER_COUNT,
     events::StackRecord,
-    probes::{MAX_PROBES, ProbeSpec},
+    probes::{MAX_PROBES, OWN_CODE_PROCESSES, OwnCode, ProbeSpec},
     sites::{MAX_COHORTS, SessionState, SiteEntry, SiteTotals},
     unwind::{MAX_MAPPINGS, ROWS_PER_ELEMENT, Rule, UnwindMapping},
 };
@@ -19,6 +19,10 @@ use crate::unwind::Walk;
 /// Probe specifications by attach cookie.
 #[map]
 pub static PROBES: Array<ProbeSpec> = Array::with_max_entries(MAX_PROBES, 0);
+
+/// Code of the allocators, by process.
+#[map]
+pub static OWN_CODE: HashMap<u32, OwnCode> = HashMap::with_max_entries(OWN_CODE_PROCESSES, BPF_F_NO_PREALLOC);
 
 /// Outstanding blocks, the near part: reached without a helper call. Mapped, so that it begins at a page and a bucket
 /// at a cache line.

@@ -63,7 +63,8 @@ pub extern "C" fn call_return(ctx: *mut c_void) -> u32 {
 pub extern "C" fn release_entry(ctx: *mut c_void) -> u32 {
     let regs = ctx.cast::<pt_regs>();
     if let Some((_, spec)) = probe(regs) {
-        free::release(caller().process, Regs::read(regs).argument(spec.pointer_arg));
+        let address = Regs::read(regs).argument(spec.pointer_arg);
+        free::release(&caller(), CallKind::from_raw(spec.kind), address);
     }
     0
 }
@@ -106,7 +107,7 @@ fn enter(ctx: *mut pt_regs) -> u32 {
     // Once for both kinds of call: the verifier wants registers read at fixed places.
     let arguments = Regs::read(ctx);
     let caller = caller();
-    if kind.is_mapping() && mapping::is_own(ctx, spec) {
+    if kind.is_mapping() && mapping::is_own(ctx, caller.process) {
         return SKIP_RETURN;
     }
     let Some(call) = inflight::begin(ctx, caller.thread, probe, kind) else {
@@ -137,6 +138,7 @@ fn leave(ctx: *mut pt_regs) {
     match kind {
         CallKind::Allocate => alloc::allocated(ctx, caller.process, call),
         CallKind::Resize => alloc::resized(ctx, caller.process, call),
+        CallKind::ResizeInPlace => alloc::resized_in_place(ctx, call),
         _ => mapping::returned(ctx, caller, kind, call),
     }
 }

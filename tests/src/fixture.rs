@@ -36,6 +36,11 @@ impl Fixture {
 
     /// Compiles `fixtures/NAME.c` or `.cc` with these flags, unless that was done before.
     pub fn compile_with(name: &str, flags: &[&str]) -> Result<Self> {
+        Self::compile_linked(name, flags, &[])
+    }
+
+    /// The same, with what the linker is to take beside it.
+    pub fn compile_linked(name: &str, flags: &[&str], libraries: &[&str]) -> Result<Self> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
         let cplusplus = dir.join(format!("{name}.cc"));
         let (compiler, source) = if cplusplus.exists() {
@@ -43,12 +48,18 @@ impl Fixture {
         } else {
             ("cc", dir.join(format!("{name}.c")))
         };
-        let path = cached_name(name, &[&source, &dir.join("truth.h")], flags)?;
+        let path = cached_name(name, &[&source, &dir.join("truth.h")], &[flags, libraries].concat())?;
         if !path.exists() {
             // Compiled beside and renamed, so that a suite that runs at the same time never sees half a program.
             let draft = path.with_extension(format!("draft-{}", std::process::id()));
             let mut command = Command::new(compiler);
-            command.args(flags).arg("-o").arg(&draft).arg(&source).arg("-ldl");
+            command
+                .args(flags)
+                .arg("-o")
+                .arg(&draft)
+                .arg(&source)
+                .args(libraries)
+                .arg("-ldl");
             let ended = run(&mut command)?;
             ensure!(
                 ended.status.success(),
@@ -62,7 +73,17 @@ impl Fixture {
 
     /// Starts it, and waits until it is ready: what it allocated before is older than what comes.
     pub fn start(&self, args: &[&str]) -> Result<Running> {
-        let mut child = Child::spawn(Command::new(&self.path).args(args).env_remove("TRUTH"))?;
+        self.start_preloaded(args, None)
+    }
+
+    /// Starts it with a library loaded before all others.
+    pub fn start_preloaded(&self, args: &[&str], library: Option<&Path>) -> Result<Running> {
+        let mut command = Command::new(&self.path);
+        command.args(args).env_remove("TRUTH");
+        if let Some(library) = library {
+            command.env("LD_PRELOAD", library);
+        }
+        let mut child = Child::spawn(&mut command)?;
         child.out.expect("READY")?;
         Ok(Running { child })
     }

@@ -3,6 +3,7 @@
 //! Run as root for all of it; what cannot run here is listed as ignored with its reason. `LEAKTRACE_BIN` names the
 //! binary to test.
 
+mod allocators;
 mod attaching;
 mod becoming;
 mod calls;
@@ -27,6 +28,7 @@ fn main() {
     arguments.test_threads = arguments.test_threads.or(Some(1));
     let trials: Vec<Trial> = [
         calls::trials(),
+        allocators::trials(),
         attaching::trials(),
         launching::trials(),
         endings::trials(),

@@ -13,7 +13,7 @@ use aya::{
 use leaktrace_common::{
     blocks::{Block, CALL_SLOTS, CallSlot, Calls, TAKEN_BLOCK},
     counters::{COUNTERS, Counter},
-    probes::ProbeSpec,
+    probes::{OwnCode, ProbeSpec},
     sites::{Amount, COHORT_SLOTS, KernelLayout, MAX_COHORTS, OVERFLOW_SITE, SessionState, SiteTotals},
 };
 
@@ -195,6 +195,12 @@ pub fn write_specs(ebpf: &mut Ebpf, first: u32, specs: &[ProbeSpec]) -> Result<(
         table.set(index, spec, 0).map_err(table_error)?;
     }
     Ok(())
+}
+
+/// Says where the code of a process's allocators lies.
+pub fn write_own_code(ebpf: &mut Ebpf, process: u32, own: &OwnCode) -> Result<(), KernelError> {
+    let mut table: HashMap<&mut MapData, u32, OwnCode> = open(ebpf.map_mut("OWN_CODE"), "OWN_CODE")?;
+    table.insert(process, own, 0).map_err(table_error)
 }
 
 /// Reads all counters, summed over processors.

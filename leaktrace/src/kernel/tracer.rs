@@ -14,7 +14,7 @@ use aya::{
     programs::{RawTracePoint, uprobe::UProbeLink},
 };
 use leaktrace_common::{
-    probes::{CallKind, ProbeSpec},
+    probes::{CallKind, OwnCode, ProbeSpec},
     sites::SiteTotals,
     unwind::UnwindMapping,
 };
@@ -46,7 +46,7 @@ impl AttachPoint {
     /// Which programs see the call.
     pub fn role(&self) -> Role {
         match CallKind::from_raw(self.spec.kind) {
-            Some(CallKind::Release) => Role::Release,
+            Some(CallKind::Release | CallKind::ReleaseThrough) => Role::Release,
             Some(CallKind::CodeChange) => Role::Code,
             _ => Role::Call,
         }
@@ -182,6 +182,11 @@ impl Tracer {
     /// The unwinding tables.
     pub fn unwind(&mut self) -> &mut UnwindTables {
         &mut self.unwind
+    }
+
+    /// Says where the code of a process's allocators lies: what that maps is not the program's.
+    pub fn set_own_code(&mut self, process: u32, own: &OwnCode) -> Result<(), KernelError> {
+        tables::write_own_code(&mut self.ebpf, process, own)
     }
 
     /// Puts these mappings in force for all walks from now on, and says how many had no room.

@@ -7,9 +7,9 @@ use leaktrace_common::probes::{CallKind, ProbeSpec};
 /// One function of an allocator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CatalogueFunction {
-    /// Its symbol.
+    /// Its symbol, without the allocator's prefix.
     pub name: &'static str,
-    /// How to read a call of it. The distances to code and variables are filled in by the plan.
+    /// How to read a call of it. The distance to the break variable is filled in by the plan.
     pub spec: ProbeSpec,
 }
 
@@ -18,36 +18,42 @@ pub struct CatalogueFunction {
 pub struct Allocator {
     /// What it is called in reports.
     pub name: &'static str,
-    /// A module that defines all of these functions holds it.
+    /// What its build puts before the names of its functions.
+    pub prefix: &'static str,
+    /// A module that defines all of these functions holds it. With prefix.
     pub recognised_by: &'static [&'static str],
     /// What is probed; empty for one that is recognised but not traced.
-    pub functions: &'static [CatalogueFunction],
-    /// The variable with the current program break, for `brk`.
-    pub break_variable: Option<&'static str>,
+    pub functions: &'static [&'static [CatalogueFunction]],
+    /// The same, of functions that never have the prefix.
+    pub plain: &'static [&'static [CatalogueFunction]],
 }
+
+/// The variable of a C library with the current program break, for `brk`.
+pub const BREAK_VARIABLE: &str = "__curbrk";
 
 /// Every allocator known by name.
 pub const ALLOCATORS: &[Allocator] = &[
     // Both come with malloc in the static library too; tcmalloc defines the first and scudo the second.
-    traced(
-        "glibc",
-        &["__libc_memalign", "malloc_info"],
-        LIBC_FAMILY,
-        Some("__curbrk"),
+    traced("glibc", &["__libc_memalign", "malloc_info"], &[MALLOC], &[MAPPINGS]),
+    traced("jemalloc", &["mallctl"], &[MALLOC, JEMALLOC], &[MAPPINGS, OPERATORS]),
+    prefixed("jemalloc", "je_", &["je_mallctl"], &[MALLOC, JEMALLOC], &[MAPPINGS]),
+    prefixed(
+        "jemalloc",
+        "_rjem_",
+        &["_rjem_mallctl"],
+        &[MALLOC, JEMALLOC],
+        &[MAPPINGS],
     ),
-    recognised("jemalloc", &["mallctl"]),
-    recognised("jemalloc", &["je_mallctl"]),
-    recognised("jemalloc", &["_rjem_mallctl"]),
     recognised("tcmalloc", &["tc_malloc"]),
     recognised("tcmalloc", &["TCMallocInternalMalloc"]),
     recognised("mimalloc", &["mi_malloc"]),
 ];
 
 /// What stands in for libc's malloc without being known by name: a program's or a library's own.
-pub const REPLACEMENT: Allocator = traced("malloc replacement", &["malloc"], LIBC_FAMILY, None);
+pub const REPLACEMENT: Allocator = traced("malloc replacement", &["malloc"], &[MALLOC], &[MAPPINGS]);
 
-/// The functions of the C library that hand out memory, with the argument numbers of their C prototypes.
-pub const LIBC_FAMILY: &[CatalogueFunction] = &[
+/// C's functions for blocks, with the argument numbers of their prototypes.
+const MALLOC: &[CatalogueFunction] = &[
     allocate("malloc", size(1)),
     allocate("calloc", size(2).count(1)),
     allocate("aligned_alloc", size(2)),
@@ -59,6 +65,10 @@ pub const LIBC_FAMILY: &[CatalogueFunction] = &[
     resize("reallocarray", size(3).count(2).pointer(1)),
     release("free", pointer(1)),
     release("cfree", pointer(1)),
+];
+
+/// C's functions for mappings and the program break.
+const MAPPINGS: &[CatalogueFunction] = &[
     function("mmap", CallKind::Map, size(2).pointer(1)),
     function("mmap64", CallKind::Map, size(2).pointer(1)),
     function("munmap", CallKind::Unmap, size(2).pointer(1)),
@@ -66,6 +76,37 @@ pub const LIBC_FAMILY: &[CatalogueFunction] = &[
     function("mremap", CallKind::Remap, size(3).pointer(1)),
     function("brk", CallKind::SetBreak, pointer(1)),
     function("sbrk", CallKind::MoveBreak, size(1)),
+];
+
+/// jemalloc's own interface. What `mallctl` does to a whole arena (`arena.<i>.reset`, `destroy`) is not a call for a
+/// block, and is not seen.
+const JEMALLOC: &[CatalogueFunction] = &[
+    allocate("mallocx", size(1)),
+    resize("rallocx", size(2).pointer(1)),
+    function("xallocx", CallKind::ResizeInPlace, size(2).count(3).pointer(1)),
+    release("dallocx", pointer(1)),
+    release("sdallocx", pointer(1)),
+];
+
+/// C++'s operators that do not throw: `new` with `std::nothrow`, and every `delete`. The aligned forms have the
+/// alignment as their second argument.
+const OPERATORS: &[CatalogueFunction] = &[
+    allocate("_ZnwmRKSt9nothrow_t", size(1)),
+    allocate("_ZnamRKSt9nothrow_t", size(1)),
+    allocate("_ZnwmSt11align_val_tRKSt9nothrow_t", size(1)),
+    allocate("_ZnamSt11align_val_tRKSt9nothrow_t", size(1)),
+    delete("_ZdlPv"),
+    delete("_ZdaPv"),
+    delete("_ZdlPvRKSt9nothrow_t"),
+    delete("_ZdaPvRKSt9nothrow_t"),
+    delete("_ZdlPvm"),
+    delete("_ZdaPvm"),
+    delete("_ZdlPvSt11align_val_t"),
+    delete("_ZdaPvSt11align_val_t"),
+    delete("_ZdlPvSt11align_val_tRKSt9nothrow_t"),
+    delete("_ZdaPvSt11align_val_tRKSt9nothrow_t"),
+    delete("_ZdlPvmSt11align_val_t"),
+    delete("_ZdaPvmSt11align_val_t"),
 ];
 
 /// Which argument is what, numbered from 1.
@@ -127,6 +168,11 @@ const fn release(name: &'static str, arguments: Arguments) -> CatalogueFunction 
     function(name, CallKind::Release, arguments)
 }
 
+/// A `delete`, which may call `free`.
+const fn delete(name: &'static str) -> CatalogueFunction {
+    function(name, CallKind::ReleaseThrough, pointer(1))
+}
+
 const fn function(name: &'static str, kind: CallKind, arguments: Arguments) -> CatalogueFunction {
     let spec = ProbeSpec {
         kind: kind as u32,
@@ -134,8 +180,6 @@ const fn function(name: &'static str, kind: CallKind, arguments: Arguments) -> C
         count_arg: arguments.count,
         pointer_arg: arguments.pointer,
         out_arg: arguments.out,
-        own_code_start: 0,
-        own_code_end: 0,
         break_variable: 0,
     };
     CatalogueFunction { name, spec }
@@ -144,24 +188,51 @@ const fn function(name: &'static str, kind: CallKind, arguments: Arguments) -> C
 const fn traced(
     name: &'static str,
     recognised_by: &'static [&'static str],
-    functions: &'static [CatalogueFunction],
-    break_variable: Option<&'static str>,
+    functions: &'static [&'static [CatalogueFunction]],
+    plain: &'static [&'static [CatalogueFunction]],
+) -> Allocator {
+    prefixed(name, "", recognised_by, functions, plain)
+}
+
+const fn prefixed(
+    name: &'static str,
+    prefix: &'static str,
+    recognised_by: &'static [&'static str],
+    functions: &'static [&'static [CatalogueFunction]],
+    plain: &'static [&'static [CatalogueFunction]],
 ) -> Allocator {
     Allocator {
         name,
+        prefix,
         recognised_by,
         functions,
-        break_variable,
+        plain,
     }
 }
 
 const fn recognised(name: &'static str, recognised_by: &'static [&'static str]) -> Allocator {
-    Allocator {
-        name,
-        recognised_by,
-        functions: &[],
-        break_variable: None,
+    traced(name, recognised_by, &[], &[])
+}
+
+impl Allocator {
+    /// Its functions, each with its whole name.
+    pub fn functions(&self) -> impl Iterator<Item = (String, &'static CatalogueFunction)> {
+        let prefixed = self.functions.iter().copied().flatten();
+        let plain = self.plain.iter().copied().flatten();
+        let named = prefixed.map(|function| (format!("{}{}", self.prefix, function.name), function));
+        named.chain(plain.map(|function| (function.name.to_owned(), function)))
     }
+
+    /// Whether its blocks are traced.
+    pub fn is_traced(&self) -> bool {
+        !self.functions.is_empty()
+    }
+}
+
+/// Everything that is probed anywhere.
+#[cfg(test)]
+pub fn every_function() -> impl Iterator<Item = &'static CatalogueFunction> {
+    [MALLOC, MAPPINGS, JEMALLOC, OPERATORS].into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -170,11 +241,13 @@ mod tests {
 
     #[test]
     fn every_function_names_what_its_kind_needs() {
-        for CatalogueFunction { name, spec } in LIBC_FAMILY {
+        for CatalogueFunction { name, spec } in every_function() {
             let has = |argument: u8| argument != 0;
             let complete = match CallKind::from_raw(spec.kind).unwrap() {
                 CallKind::Allocate | CallKind::MoveBreak => has(spec.size_arg) && !has(spec.pointer_arg),
-                CallKind::Release | CallKind::SetBreak => has(spec.pointer_arg) && !has(spec.size_arg),
+                CallKind::Release | CallKind::ReleaseThrough | CallKind::SetBreak => {
+                    has(spec.pointer_arg) && !has(spec.size_arg)
+                }
                 _ => has(spec.size_arg) && has(spec.pointer_arg),
             };
             assert!(complete, "{name}: {spec:?}");
@@ -190,9 +263,12 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let mut names: Vec<_> = LIBC_FAMILY.iter().map(|function| function.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), LIBC_FAMILY.len());
+        for allocator in ALLOCATORS {
+            let mut names: Vec<_> = allocator.functions().map(|(name, _)| name).collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all, "{}", allocator.name);
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use leaktrace_common::probes::{CallKind, ProbeSpec};
 use object::ReadRef;
 
-use super::catalogue::{ALLOCATORS, Allocator, CatalogueFunction, LIBC_FAMILY, REPLACEMENT};
+use super::catalogue::{ALLOCATORS, Allocator, BREAK_VARIABLE, CatalogueFunction, REPLACEMENT};
 use super::decode;
 use crate::target::elf::{Function, Functions, Image};
 
@@ -56,6 +56,8 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Which modules hold an allocator that is not traced, and its name.
     pub untraced: Vec<(usize, String)>,
+    /// Code of the allocators, as virtual addresses of a module: what it maps is not the program's.
+    pub own_code: Vec<(usize, (u64, u64))>,
 }
 
 /// Why there is nothing to probe.
@@ -77,6 +79,7 @@ pub enum PlanError {
 /// When none of them defines an allocator that can be traced.
 pub fn plan<'data, R: ReadRef<'data>>(modules: &[ModuleCode<'_, 'data, R>]) -> Result<Plan, PlanError> {
     let names = names();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut plan = Plan::default();
     for (index, module) in modules.iter().enumerate() {
         if module.image.variable(LOADER_VARIABLE).is_none() {
@@ -94,14 +97,11 @@ pub fn plan<'data, R: ReadRef<'data>>(modules: &[ModuleCode<'_, 'data, R>]) -> R
 }
 
 /// Everything looked for in a module, so that its tables are searched once.
-fn names() -> Vec<&'static str> {
-    let family = LIBC_FAMILY.iter().map(|function| function.name);
-    let functions = ALLOCATORS
-        .iter()
-        .flat_map(|allocator| allocator.functions)
-        .map(|function| function.name);
-    let signs = ALLOCATORS.iter().flat_map(|allocator| allocator.recognised_by).copied();
-    let mut names: Vec<_> = family.chain(functions).chain(signs).collect();
+fn names() -> Vec<String> {
+    let known = || ALLOCATORS.iter().chain([&REPLACEMENT]);
+    let functions = known().flat_map(Allocator::functions).map(|(name, _)| name);
+    let signs = known().flat_map(|allocator| allocator.recognised_by);
+    let mut names: Vec<_> = functions.chain(signs.map(|&name| name.to_owned())).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -122,7 +122,7 @@ fn add_module<'data, R: ReadRef<'data>>(
     let (traced, untraced): (Vec<&Allocator>, Vec<&Allocator>) = ALLOCATORS
         .iter()
         .filter(present)
-        .partition(|allocator| !allocator.functions.is_empty());
+        .partition(|allocator| allocator.is_traced());
     for allocator in &untraced {
         plan.untraced.push((index, allocator.name.to_owned()));
         plan.notes.push(format!(
@@ -138,6 +138,13 @@ fn add_module<'data, R: ReadRef<'data>>(
         let name = format!("malloc of {}", module.path.file_name().unwrap_or_default().display());
         add_allocator(plan, name, &REPLACEMENT, index, module, defined);
     }
+    let holds_allocator = plan.probes.last().is_some_and(|probe| probe.module == index) || !untraced.is_empty();
+    // A program that brings an allocator of its own makes mapping calls of its own too.
+    let maps_itself = module.image.is_program() && module.image.interpreter().is_some();
+    if holds_allocator && !maps_itself {
+        plan.own_code
+            .extend(module.image.code_range().map(|range| (index, range)));
+    }
 }
 
 fn add_allocator<'data, R: ReadRef<'data>>(
@@ -148,12 +155,9 @@ fn add_allocator<'data, R: ReadRef<'data>>(
     module: &ModuleCode<'_, 'data, R>,
     defined: &Functions,
 ) {
-    let surroundings = Surroundings {
-        code: module.image.code_range(),
-        break_variable: allocator.break_variable.and_then(|name| module.image.variable(name)),
-    };
-    let (chosen, mut notes) = choose(allocator, defined, &surroundings);
-    for (function, entry) in chosen {
+    let break_variable = module.image.variable(BREAK_VARIABLE);
+    let (chosen, mut notes) = choose(allocator, defined, break_variable.is_some());
+    for (function, (name, entry)) in chosen {
         let code = module.image.bytes(&function);
         let placement = if code.len() as u64 == function.size {
             decode::place(code, &entry.spec)
@@ -161,10 +165,10 @@ fn add_allocator<'data, R: ReadRef<'data>>(
             decode::at_start(code)
         };
         plan.probes.push(Probe {
-            function: entry.name.to_owned(),
+            function: name,
             module: index,
             offset: function.file_offset + placement.offset,
-            spec: surroundings.complete(entry.spec, function.address + placement.offset),
+            spec: complete(entry.spec, break_variable, function.address + placement.offset),
             emulated: placement.emulated,
         });
     }
@@ -177,57 +181,47 @@ fn add_allocator<'data, R: ReadRef<'data>>(
     }
 }
 
-type Chosen = BTreeMap<Function, &'static CatalogueFunction>;
+type Chosen = BTreeMap<Function, (String, &'static CatalogueFunction)>;
 
 /// The functions of `allocator` to probe, each once however many names it has, and what cannot be.
-fn choose(allocator: &Allocator, defined: &Functions, surroundings: &Surroundings) -> (Chosen, Vec<String>) {
+fn choose(allocator: &Allocator, defined: &Functions, knows_break: bool) -> (Chosen, Vec<String>) {
     let mut chosen = Chosen::new();
     let mut notes = Vec::new();
-    for entry in allocator.functions {
-        if let Some(refusal) = defined.refused.get(entry.name) {
-            notes.push(format!("{} is not traced: {refusal}", entry.name));
+    for (name, entry) in allocator.functions() {
+        if let Some(refusal) = defined.refused.get(&name) {
+            notes.push(format!("{name} is not traced: {refusal}"));
         }
-        let Some(&function) = defined.found.get(entry.name) else {
+        let Some(&function) = defined.found.get(&name) else {
             continue;
         };
-        if entry.spec.kind == CallKind::SetBreak as u32 && surroundings.break_variable.is_none() {
-            notes.push(format!(
-                "{} is not traced: where the break was before is not known",
-                entry.name
-            ));
+        if entry.spec.kind == CallKind::SetBreak as u32 && !knows_break {
+            notes.push(format!("{name} is not traced: where the break was before is not known"));
             continue;
         }
-        let first = *chosen.entry(function).or_insert(entry);
-        if first.spec != entry.spec {
-            notes.push(format!(
-                "{} is the same code as {}, and is read as that",
-                entry.name, first.name
-            ));
+        let (first, taken_for) = chosen.entry(function).or_insert_with(|| (name.clone(), entry));
+        if !same_reading(&taken_for.spec, &entry.spec) {
+            notes.push(format!("{name} is the same code as {first}, and is read as that"));
         }
     }
     (chosen, notes)
 }
 
-/// What a module has around its functions, as virtual addresses.
-struct Surroundings {
-    code: Option<(u64, u64)>,
-    break_variable: Option<u64>,
+/// Whether it makes no difference which of two names of one function is taken.
+fn same_reading(one: &ProbeSpec, other: &ProbeSpec) -> bool {
+    let is_release = |spec: &ProbeSpec| CallKind::from_raw(spec.kind).is_some_and(|kind| !kind.needs_return());
+    one == other || (is_release(one) && is_release(other) && one.pointer_arg == other.pointer_arg)
 }
 
-impl Surroundings {
-    /// `spec` with the distances from an instruction at `address` that its kind uses.
-    fn complete(&self, spec: ProbeSpec, address: u64) -> ProbeSpec {
-        let distance = |to: u64| to.wrapping_sub(address).cast_signed();
-        let kind = CallKind::from_raw(spec.kind);
-        let moves_break = matches!(kind, Some(CallKind::SetBreak | CallKind::MoveBreak));
-        let maps = moves_break || matches!(kind, Some(CallKind::Map | CallKind::Unmap | CallKind::Remap));
-        let (start, end) = self.code.filter(|_| maps).unwrap_or((address, address));
-        ProbeSpec {
-            own_code_start: distance(start),
-            own_code_end: distance(end),
-            break_variable: self.break_variable.filter(|_| moves_break).map_or(0, distance),
-            ..spec
-        }
+/// `spec` with the distance from an instruction at `address` to the break variable, if its kind uses that.
+fn complete(spec: ProbeSpec, break_variable: Option<u64>, address: u64) -> ProbeSpec {
+    let moves_break = matches!(
+        CallKind::from_raw(spec.kind),
+        Some(CallKind::SetBreak | CallKind::MoveBreak)
+    );
+    let distance = |to: u64| to.wrapping_sub(address).cast_signed();
+    ProbeSpec {
+        break_variable: break_variable.filter(|_| moves_break).map_or(0, distance),
+        ..spec
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Planned {
     pub notes: Vec<String>,
     /// The modules that hold an allocator that is not traced, and its name.
     pub untraced: Vec<((u64, u64), String)>,
+    /// Code of the allocators, as virtual addresses of a module.
+    pub own_code: Vec<((u64, u64), (u64, u64))>,
 }
 
 /// Plans for the modules that are not in `armed` yet, and adds those that get probes.
@@ -63,7 +65,12 @@ pub fn plan(space: &AddressSpace, armed: &mut HashSet<(u64, u64)>) -> Result<Pla
         .untraced
         .into_iter()
         .filter_map(|(module, name)| Some((images.get(module)?.0.identity, name)));
+    let own_code = planned
+        .own_code
+        .into_iter()
+        .filter_map(|(module, range)| Some((images.get(module)?.0.identity, range)));
     Ok(Planned {
+        own_code: own_code.collect(),
         untraced: untraced.collect(),
         points: points.collect(),
         allocators: planned.allocators,

@@ -11,6 +11,7 @@ mod guard;
 mod launch;
 mod loader;
 mod output;
+mod own_code;
 mod ranges;
 mod recorder;
 mod snapshot;

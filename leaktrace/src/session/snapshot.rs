@@ -70,8 +70,7 @@ pub enum Detail {
 
 /// Makes a profile of this moment.
 pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) -> Result<Profile, KernelError> {
-    let mut now = recorder.now();
-    now.retain(|index, _| !is_allocators(recorder, *index, scene));
+    let now = recorder.now();
     let mut sites = sites(recorder, &now, scene);
     symbolize(recorder, symbolizer, scene, &mut sites);
     let mut sites: Vec<Site> = sites.into_iter().map(|(_, site)| site).collect();
@@ -92,19 +91,6 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
         sites,
         timeline: recorder.timeline().to_vec(),
     })
-}
-
-/// Whether the site is a mapping call of an allocator that is not traced: a reservation, and no leak of the program.
-fn is_allocators(recorder: &Recorder, index: u32, scene: &Scene) -> bool {
-    if scene.untraced.is_empty() {
-        return false;
-    }
-    let caller = recorder
-        .site(index)
-        .and_then(|site| Some((site.frames.first()?, site.era)));
-    let place = caller.and_then(|(address, era)| scene.space.locate_in(address.wrapping_sub(1), era));
-    let module = place.and_then(|place| place.module);
-    module.is_some_and(|module| scene.untraced.contains(&module.identity))
 }
 
 fn sites(recorder: &Recorder, now: &BTreeMap<u32, SiteNow>, scene: &Scene) -> Vec<(u32, Site)> {

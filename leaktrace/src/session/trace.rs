@@ -14,6 +14,7 @@ use super::{
     arm,
     code::CodeTables,
     loader,
+    own_code::AllocatorCode,
     recorder::{Followed, Recorder},
     snapshot::{self, Detail, Scene},
     window::{Clock, nanoseconds},
@@ -36,8 +37,9 @@ pub struct Trace {
     code: CodeTables,
     target: TargetInfo,
     armed: HashSet<(u64, u64)>,
-    /// Modules with an allocator that is not traced: what they map is no site of the program's.
+    /// Modules with an allocator that is not traced.
     untraced: HashSet<(u64, u64)>,
+    allocator_code: AllocatorCode,
     notes: Vec<String>,
     timings: Vec<String>,
     way: Option<Way>,
@@ -76,6 +78,7 @@ impl Trace {
             code: CodeTables::default(),
             armed: HashSet::new(),
             untraced: HashSet::new(),
+            allocator_code: AllocatorCode::default(),
             notes: Vec::new(),
             timings: Vec::new(),
             way: settings.way,
@@ -101,6 +104,8 @@ impl Trace {
             Ok(planned) => planned,
             Err(nothing) => return Ok(Err(nothing)),
         };
+        self.allocator_code.extend(planned.own_code);
+        self.place_allocator_code()?;
         if !planned.points.is_empty() {
             let started = Instant::now();
             let way = self
@@ -206,6 +211,9 @@ impl Trace {
         self.followed = Instant::now();
         if !self.is_replaced() && self.refresh() {
             self.build_tables();
+            if let Err(error) = self.place_allocator_code() {
+                self.notes.push(error.to_string());
+            }
         }
         self.recorder.set_followed(self.looked_at);
     }
@@ -297,6 +305,17 @@ impl Trace {
     fn measure(&mut self) {
         let resident = self.process.resident_bytes().unwrap_or(0);
         self.recorder.turn(nanoseconds(self.clock.elapsed()), resident);
+    }
+
+    fn place_allocator_code(&mut self) -> Result<()> {
+        let (own, left_out) = self.allocator_code.locate(&self.space);
+        if left_out > 0 {
+            self.notes.push(format!(
+                "more allocators than can be told apart: what {left_out} of them map for themselves is shown as the program's"
+            ));
+        }
+        self.recorder.tracer().set_own_code(self.process.pid, &own)?;
+        Ok(())
     }
 
     fn build_tables(&mut self) {

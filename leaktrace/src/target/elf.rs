@@ -9,8 +9,8 @@ mod symbols;
 use std::collections::BTreeMap;
 
 use object::elf::{
-    DT_NEEDED, ELFCLASS32, ELFDATA2LSB, ELFMAG, EM_X86_64, FileHeader64, PF_X, PT_LOAD, ProgramHeader64, SHT_DYNAMIC,
-    SHT_DYNSYM, SHT_GNU_VERSYM, SHT_STRTAB, SHT_SYMTAB,
+    DF_1_PIE, DT_FLAGS_1, DT_NEEDED, ELFCLASS32, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_EXEC, FileHeader64, PF_X, PT_LOAD,
+    ProgramHeader64, SHT_DYNAMIC, SHT_DYNSYM, SHT_GNU_VERSYM, SHT_STRTAB, SHT_SYMTAB,
 };
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{LittleEndian, ReadRef};
@@ -32,6 +32,8 @@ const MAX_TABLE_BYTES: u64 = 1 << 29;
 /// Longest path of a loader, and most libraries asked for, that are read.
 const MAX_INTERPRETER_BYTES: u64 = 4096;
 const MAX_NEEDED: usize = 4096;
+/// Most entries of the dynamic table that are looked at.
+const MAX_DYNAMIC: usize = 1 << 16;
 
 type Header = FileHeader64<LittleEndian>;
 
@@ -78,6 +80,8 @@ pub struct Image<'data, R: ReadRef<'data> = &'data [u8]> {
     data: R,
     segments: &'data [ProgramHeader64<LittleEndian>],
     sections: SectionTable<'data, Header, R>,
+    /// Whether it says itself where it is loaded.
+    fixed: bool,
 }
 
 impl<'data, R: ReadRef<'data>> Image<'data, R> {
@@ -95,6 +99,7 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
             data,
             segments: header.program_headers(ENDIAN, data)?,
             sections,
+            fixed: header.e_type(ENDIAN) == ET_EXEC,
         })
     }
 
@@ -145,6 +150,18 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
             .filter_map(|entry| table.string(entry).ok())
             .map(lossy)
             .collect()
+    }
+
+    /// Whether this image is a program, and not a library.
+    pub fn is_program(&self) -> bool {
+        if self.fixed {
+            return true;
+        }
+        let Ok(table) = self.sections.dynamic_table(ENDIAN, self.data) else {
+            return false;
+        };
+        let mut entries = table.iter().take(MAX_DYNAMIC);
+        entries.any(|entry| entry.tag == DT_FLAGS_1 && entry.val & DF_1_PIE.0 != 0)
     }
 
     /// The loader this image names; none for a static program, and for most libraries.

@@ -95,6 +95,11 @@ pub const TESTS: &[Package] = &[
         shown_by: &["redis-benchmark"],
     },
     Package {
+        name: "libjemalloc-dev",
+        why: "an allocator to load before libc, and to link",
+        shown_by: &["/usr/lib/x86_64-linux-gnu/libjemalloc.so"],
+    },
+    Package {
         name: "sqlite3",
         why: "a real program to trace",
         shown_by: &["sqlite3"],

@@ -1,7 +1,7 @@
 //! One piece of code per rule, as bytes with their assembly beside them.
 
 use super::*;
-use crate::probes::catalogue::LIBC_FAMILY;
+use crate::probes::catalogue::every_function;
 
 const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
 const TEST_RDI: &[u8] = &[0x48, 0x85, 0xff];
@@ -21,7 +21,7 @@ fn je(distance: i8) -> Vec<u8> {
 }
 
 fn place_in(name: &str, code: &[&[u8]]) -> (u64, bool) {
-    let function = LIBC_FAMILY.iter().find(|function| function.name == name).unwrap();
+    let function = every_function().find(|function| function.name == name).unwrap();
     let placement = place(&code.concat(), &function.spec);
     (placement.offset, placement.emulated)
 }
@@ -219,7 +219,7 @@ fn code_that_does_not_decode_is_probed_at_its_start() {
 proptest::proptest! {
     #[test]
     fn any_bytes_give_a_place_within_them(code in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
-        for function in LIBC_FAMILY {
+        for function in every_function() {
             let placement = place(&code, &function.spec);
             proptest::prop_assert!(placement.offset == 0 || placement.offset < code.len() as u64);
             proptest::prop_assert!(placement.offset == 0 || placement.emulated);

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use super::*;
+use crate::probes::catalogue::every_function;
 
 const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 
@@ -96,13 +97,13 @@ fn names_that_disagree_about_one_function_are_said() {
 #[test]
 fn the_loader_and_untraced_allocators_are_left_alone() {
     let loader = "long _rtld_global=1; void *malloc(long n){return (void*)n;} void free(void*p){}";
-    let jemalloc = "int mallctl(void){return 0;} void *malloc(long n){return (void*)n;} void free(void*p){}";
-    let Some(result) = plan_for(&[loader, jemalloc]) else {
+    let mimalloc = "int mi_malloc(void){return 0;} void *malloc(long n){return (void*)n;} void free(void*p){}";
+    let Some(result) = plan_for(&[loader, mimalloc]) else {
         return;
     };
     let error = result.unwrap_err().to_string();
     assert!(error.starts_with("no allocator to trace found in /"), "{error}");
-    assert!(error.contains("lib1.so: jemalloc found in"), "{error}");
+    assert!(error.contains("lib1.so: mimalloc found in"), "{error}");
     assert!(
         error.ends_with("lib1.so: its blocks are not traced by this version"),
         "{error}"
@@ -138,23 +139,17 @@ fn a_resolver_is_not_probed() {
 
 #[test]
 fn distances_are_from_the_instruction_probed() {
-    let surroundings = Surroundings {
-        code: Some((0x1000, 0x5000)),
-        break_variable: Some(0x9000),
-    };
     let complete = |kind: CallKind, address| {
-        let spec = surroundings.complete(
-            ProbeSpec {
-                kind: kind as u32,
-                ..ProbeSpec::default()
-            },
-            address,
-        );
-        (spec.own_code_start, spec.own_code_end, spec.break_variable)
+        let kind = kind as u32;
+        let spec = ProbeSpec {
+            kind,
+            ..ProbeSpec::default()
+        };
+        complete(spec, Some(0x9000), address).break_variable
     };
-    assert_eq!(complete(CallKind::SetBreak, 0x2003), (-0x1003, 0x2ffd, 0x6ffd));
-    assert_eq!(complete(CallKind::Map, 0x2000), (-0x1000, 0x3000, 0));
-    assert_eq!(complete(CallKind::Allocate, 0x2000), (0, 0, 0));
+    assert_eq!(complete(CallKind::SetBreak, 0x2003), 0x6ffd);
+    assert_eq!(complete(CallKind::Map, 0x2000), 0);
+    assert_eq!(complete(CallKind::Allocate, 0x2000), 0);
 }
 
 /// What the disassembler shows at `offset` of the function at `address`.
@@ -246,10 +241,8 @@ fn every_function_of_this_machines_c_library_is_planned() {
         assert!(named(&plan, name).emulated, "{name} would be single-stepped: {plan:#?}");
     }
     let brk = named(&plan, "brk").spec;
-    assert!(
-        brk.own_code_start < 0 && brk.own_code_end > 0 && brk.break_variable > brk.own_code_end,
-        "{brk:?}"
-    );
+    assert!(brk.break_variable > 0, "{brk:?}");
+    assert_eq!(plan.own_code.len(), 1, "{plan:?}");
 }
 
 #[test]
@@ -281,13 +274,13 @@ fn places_on_other_allocators_match_the_disassembler() {
             continue;
         };
         let image = Image::parse(bytes.as_slice()).unwrap();
-        let like = |name: &str| LIBC_FAMILY.iter().find(|entry| entry.name == name).unwrap().spec;
+        let like = |name: &str| every_function().find(|entry| entry.name == name).unwrap().spec;
         let news = [
             ("_Znwm", like("malloc")),
             ("_Znam", like("malloc")),
             ("_ZdlPv", like("free")),
         ];
-        for (name, spec) in LIBC_FAMILY.iter().map(|entry| (entry.name, entry.spec)).chain(news) {
+        for (name, spec) in every_function().map(|entry| (entry.name, entry.spec)).chain(news) {
             let Some(&function) = image.functions(&[name]).found.get(name) else {
                 continue;
             };
@@ -311,7 +304,6 @@ fn places_on_other_allocators_match_the_disassembler() {
 #[test]
 fn other_allocators_are_named_and_not_probed() {
     let libraries = [
-        ("jemalloc", "libjemalloc.so.2"),
         ("tcmalloc", "libtcmalloc_minimal.so.4"),
         ("mimalloc", "libmimalloc.so.2.0"),
     ];
@@ -362,4 +354,28 @@ fn a_static_program_holds_its_allocator_itself() {
     assert!(named(&plan, "malloc").emulated && named(&plan, "free").emulated);
     assert_ne!(named(&plan, "brk").spec.break_variable, 0);
     assert!(!plan.probes.iter().any(|probe| probe.function == "cfree"));
+}
+
+#[test]
+fn jemalloc_is_planned_as_a_whole() {
+    let Some(plan) = checked_plan("libjemalloc.so.2") else {
+        return;
+    };
+    assert_eq!(plan.allocators, ["jemalloc"]);
+    assert_eq!(plan.notes, [""; 0]);
+    for name in [
+        "malloc",
+        "posix_memalign",
+        "mallocx",
+        "rallocx",
+        "xallocx",
+        "dallocx",
+        "sdallocx",
+        "_ZdlPvm",
+    ] {
+        named(&plan, name);
+    }
+    for name in ["malloc", "free"] {
+        assert!(named(&plan, name).emulated, "{name} would be single-stepped: {plan:#?}");
+    }
 }

@@ -1,0 +1,74 @@
+//! Every allocator, loaded before libc or linked in, equal to the byte on the same programs.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use leaktrace_tests::compare::{self, LINKER, RuntimeModules};
+use leaktrace_tests::fixture::{Fixture, PLAIN, Running};
+use leaktrace_tests::needs::Need;
+use leaktrace_tests::tracer;
+use leaktrace_tests::trial::trial;
+use libtest_mimic::Trial;
+
+/// Allocators that take the place of libc's when loaded before it: what they are called, and Debian's libraries.
+const PRELOADED: &[(&str, &str)] = &[("jemalloc", "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2")];
+
+/// Fixtures that call only what every allocator has, and the modules that allocate beside them.
+const FIXTURES: &[(&str, RuntimeModules)] = &[
+    ("nothing", &[]),
+    ("malloc", &[]),
+    ("calloc", &[]),
+    ("realloc", &[]),
+    ("realloc_refused", &[]),
+    ("realloc_chain", &[]),
+    ("aligned", &[]),
+    ("mmap", &[]),
+    ("munmap", &[]),
+    ("mremap", &[]),
+    ("brk", &[]),
+    ("threads", LINKER),
+    ("hammer", LINKER),
+    ("deep", &[]),
+    ("distinct", &[]),
+    ("old_blocks", &[]),
+    ("fork", &[]),
+];
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for &(allocator, library) in PRELOADED {
+        for &(fixture, runtime) in FIXTURES {
+            let name = format!("allocators::{allocator}::preloaded::{fixture}");
+            let needs = [Need::Binary, Need::Tracing, Need::File(library)];
+            trials.push(trial(name, &needs, move || {
+                preloaded(fixture, runtime, allocator, library)
+            }));
+        }
+    }
+    let needs = [
+        Need::Binary,
+        Need::Tracing,
+        Need::File("/usr/lib/x86_64-linux-gnu/libjemalloc.so"),
+    ];
+    trials.push(trial("allocators::jemalloc::own_interface", &needs, || {
+        let fixture = Fixture::compile_linked("mallocx", PLAIN, &["-ljemalloc"])?;
+        exact(fixture.start(&[])?, &[], "jemalloc")
+    }));
+    trials
+}
+
+fn preloaded(fixture: &str, runtime: RuntimeModules, allocator: &str, library: &str) -> Result<()> {
+    let running = Fixture::compile(fixture)?.start_preloaded(&[], Some(Path::new(library)))?;
+    exact(running, runtime, allocator)
+}
+
+/// Traces a fixture that has come to its first gate.
+fn exact(mut running: Running, runtime: RuntimeModules, allocator: &str) -> Result<()> {
+    let tracer = tracer::attach(running.pid(), &[])?;
+    let truth = running.play().context("the fixture, traced")?;
+    let report = tracer.stop()?;
+    compare::exact(&report.profile, &truth, runtime)?;
+    let named = &report.profile.target.allocators;
+    ensure!(named.iter().any(|name| name == allocator), "it found {named:?}");
+    running.end_well()
+}
