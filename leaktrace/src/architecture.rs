@@ -53,6 +53,8 @@ const PURE: &[&str] = &[
     "unwind/",
     "units.rs",
     "settings/",
+    "go/bytes.rs",
+    "go/pclntab/",
 ];
 const IMPURE: &[&str] = &[
     "std::fs",
@@ -87,7 +89,9 @@ const BELOW: &[(&str, &[&str])] = &[
     ),
     (
         "target/",
-        &["probes", "kernel", "unwind", "session", "symbols", "report", "cli"],
+        &[
+            "go", "probes", "kernel", "unwind", "session", "symbols", "report", "cli",
+        ],
     ),
     (
         "kernel/",
@@ -99,6 +103,12 @@ const BELOW: &[(&str, &[&str])] = &[
         "unwind/",
         &[
             "target", "probes", "kernel", "session", "symbols", "analysis", "profile", "report", "cli",
+        ],
+    ),
+    (
+        "go/",
+        &[
+            "probes", "kernel", "unwind", "session", "symbols", "analysis", "report", "cli",
         ],
     ),
     (

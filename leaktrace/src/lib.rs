@@ -7,6 +7,7 @@ pub mod analysis;
 mod architecture;
 pub mod cli;
 pub mod generate;
+pub mod go;
 pub mod kernel;
 pub mod probes;
 pub mod profile;

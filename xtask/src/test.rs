@@ -43,7 +43,7 @@ pub struct TestArgs {
 
 /// The subcommand.
 pub fn run(args: &TestArgs) -> Result<()> {
-    setup::for_tests()?;
+    setup::for_tests(args.exhaustive)?;
     command::run(cargo().args(PURE).arg("--no-run"))?;
     let suite = build::executable(cargo().args(SUITE), "suite")?;
     let leaktrace = build::leaktrace()?;

@@ -5,6 +5,7 @@
 
 mod debug_file;
 mod demangle;
+mod golang;
 mod image;
 pub mod trim;
 mod worker;
@@ -18,6 +19,7 @@ use leaktrace_common::events::StackEnd;
 
 use crate::profile::{Frame, Stack};
 use crate::target::{AddressSpace, ElfHeaders, Era, Module, Place, Root};
+use golang::GoTables;
 use image::Image;
 use worker::{Call, Calls, Worker};
 
@@ -57,6 +59,7 @@ pub struct Symbolizer {
     worker: Option<Worker>,
     host: Option<Root>,
     files: HashMap<FileKey, Loaded>,
+    go: GoTables,
     known: HashMap<(FileKey, u64), Calls>,
     budget: u64,
     patience: Duration,
@@ -85,6 +88,7 @@ impl Symbolizer {
             worker: None,
             host: Root::open(Path::new("/")).ok(),
             files: HashMap::new(),
+            go: GoTables::default(),
             known: HashMap::new(),
             budget: MAX_BYTES,
             patience: PATIENCE,
@@ -144,10 +148,33 @@ impl Symbolizer {
         for (key, (module, mut offsets)) in wanted {
             offsets.sort_unstable();
             offsets.dedup();
+            self.ask_go(&module, &mut offsets);
+            if offsets.is_empty() {
+                continue;
+            }
             let images = self.load(space, &module);
             for batch in offsets.chunks(BATCH) {
                 self.ask(key, &images, batch);
             }
+        }
+    }
+
+    /// Looks up Go code, and takes it out of `offsets`. Needs no patience: Go's tables are bounded.
+    fn ask_go(&mut self, module: &Arc<Module>, offsets: &mut Vec<u64>) {
+        let Some(table) = self.go.of(module, &mut self.budget) else {
+            return;
+        };
+        offsets.retain(|&offset| {
+            let calls = golang::calls(table, offset);
+            let unknown = calls.is_empty();
+            if !unknown {
+                self.known.insert((module.identity, offset), calls);
+            }
+            unknown
+        });
+        if table.is_exhausted() {
+            self.failures.too_slow += 1;
+            self.go.give_up(module.identity);
         }
     }
 

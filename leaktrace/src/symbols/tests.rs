@@ -3,8 +3,8 @@ use std::process::Command;
 use proptest::prelude::*;
 
 use super::*;
-use crate::target::ElfHeaders;
 use crate::target::test_programs::{Running, compile, run};
+use crate::target::{ElfHeaders, Era};
 
 /// Prints its return addresses and waits. `last` ends in a call that does not return, so that its return address
 /// lies in the function behind it.
@@ -31,6 +31,7 @@ fn stack_of(running: &Running) -> RawStack {
     RawStack {
         frames: (0..running.words.len()).map(|at| running.address(at)).collect(),
         end: StackEnd::Whole,
+        era: Era::default(),
     }
 }
 
@@ -364,6 +365,7 @@ fn a_library_cut_short_during_the_trace_does_no_harm() {
     let first = RawStack {
         frames: raw.frames[..1].to_vec(),
         end: StackEnd::Gap,
+        era: Era::default(),
     };
     let stack = symbolizer.symbolize(&space, &[first]).remove(0);
     assert_eq!((functions(&stack), stack.whole), (vec!["report"], false));
@@ -437,6 +439,7 @@ fn places_without_files_are_named() {
     let raw = RawStack {
         frames: vec![vdso.start + 8, 16, 0],
         end: StackEnd::Fault,
+        era: Era::default(),
     };
     let stack = symbolize(&space, &raw);
     let modules: Vec<_> = stack

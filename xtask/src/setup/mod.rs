@@ -2,6 +2,7 @@
 
 mod apt;
 mod compiler;
+mod golang;
 mod linker;
 mod packages;
 
@@ -17,7 +18,7 @@ pub mod toolchain;
 /// The subcommand.
 pub fn run(tests: bool) -> Result<()> {
     if tests {
-        for_tests()?;
+        for_tests(false)?;
         for_lints()?;
     } else {
         for_build()?;
@@ -39,10 +40,11 @@ pub fn for_build() -> Result<()> {
     }
 }
 
-/// Installs what is missing to build and test.
-pub fn for_tests() -> Result<()> {
+/// Installs what is missing to build and test; `exhaustive` is for the long tests too.
+pub fn for_tests(exhaustive: bool) -> Result<()> {
     for_build()?;
-    apt::ensure(packages::TESTS)
+    apt::ensure(packages::TESTS)?;
+    golang::ensure(exhaustive)
 }
 
 /// Installs what is missing to build and lint.

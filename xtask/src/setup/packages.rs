@@ -81,7 +81,7 @@ pub const TESTS: &[Package] = &[
     },
     Package {
         name: "golang-go",
-        why: "`go tool pprof` reads our pprof files",
+        why: "Go programs to trace; `go tool pprof` reads our pprof files",
         shown_by: &["go"],
     },
     Package {
@@ -108,6 +108,11 @@ pub const TESTS: &[Package] = &[
         name: "python3",
         why: "a real interpreter to trace",
         shown_by: &["python3"],
+    },
+    Package {
+        name: "python3-pip",
+        why: "fetches other versions of Go",
+        shown_by: &["pip3"],
     },
     Package {
         name: "jq",

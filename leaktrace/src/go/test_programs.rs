@@ -1,0 +1,116 @@
+//! Go programs for tests, built by several versions of Go.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::target::test_programs::run;
+
+/// Which versions are tested, newest first.
+const VERSIONS: &str = include_str!("../../../tests/go-versions");
+
+/// A method, a generic function, a closure, inlined calls, and the standard library with its assembly.
+pub const SOURCE: &str = r#"package main
+
+import (
+	"fmt"
+	"os"
+)
+
+type Server struct{ n int }
+
+//go:noinline
+func (s *Server) handle(x int) int { return outer(x) + s.n }
+
+func outer(x int) int { return inner(x) * 2 }
+func inner(x int) int {
+	if x > 3 {
+		panic("too large")
+	}
+	return x + len(os.Args)
+}
+
+//go:noinline
+func apply[T any](xs []T, f func(T) T) []T {
+	out := make([]T, 0, len(xs))
+	for _, x := range xs {
+		out = append(out, f(x))
+	}
+	return out
+}
+
+func main() {
+	fmt.Println((&Server{}).handle(1), apply([]int{1, 2}, func(x int) int { return outer(x) }))
+	os.Stdin.Read(make([]byte, 1))
+}
+"#;
+
+/// One version of Go.
+#[derive(Clone, Debug)]
+pub struct Toolchain {
+    /// The program `go`.
+    pub go: PathBuf,
+}
+
+impl Toolchain {
+    /// The distribution's Go: old as a rule.
+    fn of_system() -> Self {
+        Self { go: "go".into() }
+    }
+
+    /// The version that the set-up has put into the target directory.
+    fn version(version: &str) -> Self {
+        let go = target_dir().join("go").join(version).join("go/bin/go");
+        assert!(
+            go.is_file(),
+            "no Go {version} at {}; run: cargo xtask setup --tests",
+            go.display()
+        );
+        Self { go }
+    }
+
+    /// The oldest and the newest.
+    pub fn oldest_and_newest() -> [Self; 2] {
+        let newest = VERSIONS.lines().find_map(|line| line.strip_suffix(" usual"));
+        [Self::of_system(), Self::version(newest.unwrap())]
+    }
+
+    /// A command of this version, away from modules, networks and other versions.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.go);
+        command
+            .args(words)
+            .envs([("GO111MODULE", "off"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", "")]);
+        command
+    }
+
+    /// Builds `source` with these flags, unless that was done before.
+    pub fn build(&self, flags: &[&str], source: &str) -> PathBuf {
+        let programs = target_dir().join("go-programs");
+        // The name of the source is in the program: it must not depend on the flags.
+        let input = programs.join(format!("{:016x}", hash(source))).join("main.go");
+        let program = programs.join(format!("{:016x}", hash((&self.go, flags, source))));
+        if !program.exists() {
+            std::fs::create_dir_all(input.parent().unwrap()).unwrap();
+            // Made beside and renamed: tests run at the same time.
+            let draft = programs.join(format!("draft-{:?}", std::thread::current().id()));
+            std::fs::write(&draft, source).unwrap();
+            std::fs::rename(&draft, &input).unwrap();
+            run(self.command(&["build", "-o"]).arg(&draft).args(flags).arg(&input));
+            std::fs::rename(&draft, &program).unwrap();
+        }
+        program
+    }
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn target_dir() -> PathBuf {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    std::env::var_os("CARGO_TARGET_DIR").map_or(ours, PathBuf::from)
+}
