@@ -111,6 +111,7 @@ fn hash(value: impl Hash) -> u64 {
 }
 
 fn target_dir() -> PathBuf {
-    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
-    std::env::var_os("CARGO_TARGET_DIR").map_or(ours, PathBuf::from)
+    // Without `..`: the programs find themselves under this very path.
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
 }

@@ -55,13 +55,22 @@ fn a_main_thread_that_left_is_told_from_an_end() {
         #include <pthread.h>
         #include <stdio.h>
         #include <unistd.h>
-        static void *stay(void *none) { puts("ready"); fflush(stdout); getchar(); pause(); return none; }
-        int main(void) { pthread_t t; pthread_create(&t, 0, stay, 0); sleep(1); pthread_exit(0); }"#;
+        static void *stay(void *none) { pause(); return none; }
+        static void say(const char *what) { puts(what); fflush(stdout); }
+        int main(void) {
+            pthread_t t;
+            pthread_create(&t, 0, stay, 0);
+            say("ready");
+            getchar();
+            say("leaving");
+            pthread_exit(0);
+        }"#;
     let dir = tempfile::tempdir().unwrap();
     let program = compile(dir.path(), "leaver", &["cc", "-pthread"], source);
     let mut running = Running::start(&mut Command::new(&program));
     let process = Process::open(running.pid()).unwrap();
     assert!(!process.main_thread_gone());
+    assert_eq!(running.tell(), "leaving");
     let looks = std::iter::repeat_with(|| std::thread::sleep(std::time::Duration::from_millis(10)));
     assert!(looks.take(1000).any(|()| process.main_thread_gone()));
     let error = Process::open(running.pid()).unwrap_err();
