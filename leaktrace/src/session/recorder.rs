@@ -63,8 +63,7 @@ pub struct Recorder {
     sites: HashMap<u32, SiteRecord>,
     timeline: Vec<TimelinePoint>,
     followed: Followed,
-    code_changed: bool,
-    unknown_code: bool,
+    code_news: CodeNews,
     replaced: bool,
     main_thread_ended: bool,
 }
@@ -83,8 +82,7 @@ impl Recorder {
             sites: HashMap::new(),
             timeline: Vec::new(),
             followed: Followed::default(),
-            code_changed: false,
-            unknown_code: false,
+            code_news: CodeNews::default(),
             replaced: false,
             main_thread_ended: false,
         }
@@ -108,7 +106,7 @@ impl Recorder {
                     ..
                 } => {
                     let (history, era) = (History::default(), self.followed.era(code_removed));
-                    self.unknown_code |= end == StackEnd::Gap;
+                    self.code_news.unknown |= end == StackEnd::Gap;
                     self.sites.entry(site).or_insert(SiteRecord {
                         hash,
                         frames,
@@ -193,12 +191,12 @@ impl Recorder {
 
     /// Whether stacks have ended in code without tables since last asked: code that may have been mapped only now.
     pub fn take_unknown_code(&mut self) -> bool {
-        std::mem::take(&mut self.unknown_code)
+        std::mem::take(&mut self.code_news.unknown)
     }
 
     /// Whether the loader has mapped or unmapped code since last asked.
     pub fn take_code_changed(&mut self) -> bool {
-        std::mem::take(&mut self.code_changed)
+        std::mem::take(&mut self.code_news.changed)
     }
 
     /// Says which code is known from now on.
@@ -223,7 +221,7 @@ impl Recorder {
     }
 
     fn note(&mut self, record: &ProcessRecord) {
-        self.code_changed |= record.step == ProcessStep::CodeChanged as u32;
+        self.code_news.changed |= record.step == ProcessStep::CodeChanged as u32;
         self.replaced |= record.step == ProcessStep::Executed as u32;
         self.main_thread_ended |= record.step == ProcessStep::MainThreadEnded as u32;
     }
@@ -259,6 +257,15 @@ impl Recorder {
             resident_bytes,
         });
     }
+}
+
+/// What is a reason to read the memory map again.
+#[derive(Clone, Copy, Debug, Default)]
+struct CodeNews {
+    /// A stack has ended in unknown code.
+    unknown: bool,
+    /// The loader has mapped or unmapped code.
+    changed: bool,
 }
 
 /// Which code is known.
