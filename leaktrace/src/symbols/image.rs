@@ -13,14 +13,14 @@ use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use object::LittleEndian;
+use object::{LittleEndian, U32, U64};
 use object::elf::{self, CompressionHeader64};
 use object::pod::{bytes_of, bytes_of_slice, from_bytes};
 use object::read::{CompressedData, CompressionFormat};
 
 use crate::target::ElfHeaders;
 use crate::target::files::{fd_path, read_at};
-use crate::target::headers::Section;
+use crate::target::headers::{Header, Section};
 
 const ENDIAN: LittleEndian = LittleEndian;
 /// Most bytes of symbols of one file, where that is all that is copied.
@@ -87,6 +87,41 @@ impl Image {
         })
     }
 
+    /// An image that holds nothing but one table of symbols, for the file that `headers` are of. `symbols` are its
+    /// entries, as they are in `.symtab`, `names` what they refer to.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn of_symbols(headers: &ElfHeaders, symbols: &[u8], names: &[u8]) -> io::Result<Self> {
+        const NAMES: &[u8] = b"\0.symtab\0.strtab\0.shstrtab\0";
+        let mut memory = new_memory(headers)?;
+        let mut sections = vec![new_section(0, elf::SHT_NULL)];
+        for (contents, name, kind) in [
+            (symbols, 1, elf::SHT_SYMTAB),
+            (names, 9, elf::SHT_STRTAB),
+            (NAMES, 17, elf::SHT_STRTAB),
+        ] {
+            let mut section = new_section(name, kind);
+            section.sh_offset.set(ENDIAN, align(&mut memory)?);
+            section.sh_size.set(ENDIAN, contents.len() as u64);
+            memory.write_all(contents)?;
+            sections.push(section);
+        }
+        if let Some(table) = sections.get_mut(1) {
+            table.sh_link.set(ENDIAN, 2);
+            table.sh_entsize.set(ENDIAN, size_of::<elf::Sym64<LittleEndian>>() as u64);
+        }
+        let mut header = headers.header;
+        header.e_shstrndx.set(ENDIAN, elf::SymbolSection(3));
+        finish(&mut memory, header, &sections)?;
+        Ok(Self {
+            memory,
+            has_debug: false,
+            debug_refused: false,
+            trusted: false,
+        })
+    }
+
     /// Where the copy can be opened, while the image lives.
     pub fn path(&self) -> PathBuf {
         fd_path(self.memory.as_raw_fd())
@@ -106,9 +141,7 @@ fn copy_sections(
     trusted: bool,
     budget: u64,
 ) -> io::Result<(File, u64)> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut memory = File::from(memfd_create("leaktrace-symbols", flags)?);
-    memory.write_all(bytes_of(&headers.header))?;
+    let mut memory = new_memory(headers)?;
     let mut left = budget;
     let mut taken = Vec::new();
     let mut sections = Vec::with_capacity(headers.sections.len());
@@ -123,17 +156,30 @@ fn copy_sections(
             sections.push(absent(section));
         }
     }
-    let table = align(&mut memory)?;
-    memory.write_all(bytes_of_slice(&sections))?;
-    let mut header = headers.header;
+    finish(&mut memory, headers.header, &sections)?;
+    Ok((memory, budget - left))
+}
+
+/// A file in memory with room for the header.
+fn new_memory(headers: &ElfHeaders) -> io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut memory = File::from(memfd_create("leaktrace-symbols", flags)?);
+    memory.write_all(bytes_of(&headers.header))?;
+    Ok(memory)
+}
+
+/// Adds the section headers, and lets nothing change any more.
+fn finish(memory: &mut File, mut header: Header, sections: &[Section]) -> io::Result<()> {
+    let table = align(memory)?;
+    memory.write_all(bytes_of_slice(sections))?;
     header.e_shoff.set(ENDIAN, table);
     header.e_phoff.set(ENDIAN, 0);
     header.e_phnum.set(ENDIAN, 0);
     header.e_shnum.set(ENDIAN, sections.len() as u16);
     memory.write_all_at(bytes_of(&header), 0)?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
-    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok((memory, budget - left))
+    fcntl(&*memory, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(())
 }
 
 fn is_wanted(name: &[u8], debug: bool, trusted: bool) -> bool {
@@ -142,6 +188,23 @@ fn is_wanted(name: &[u8], debug: bool, trusted: bool) -> bool {
 
 fn is_in_file(section: &Section) -> bool {
     !matches!(section.sh_type.get(ENDIAN), elf::SHT_NOBITS | elf::SHT_NULL)
+}
+
+/// A section without contents, whose name is at `name` of the names.
+fn new_section(name: u32, kind: elf::SectionType) -> Section {
+    let (word, long) = (U32::new(ENDIAN, 0), U64::new(ENDIAN, 0));
+    Section {
+        sh_name: U32::new(ENDIAN, name),
+        sh_type: U32::new(ENDIAN, kind),
+        sh_flags: U64::new(ENDIAN, elf::SectionFlags(0)),
+        sh_addr: long,
+        sh_offset: long,
+        sh_size: long,
+        sh_link: word,
+        sh_info: word,
+        sh_addralign: U64::new(ENDIAN, 8),
+        sh_entsize: long,
+    }
 }
 
 /// The section as one without contents.
@@ -226,7 +289,7 @@ fn align(memory: &mut File) -> io::Result<u64> {
     Ok(aligned)
 }
 
-fn malformed(what: &str) -> io::Error {
+pub(super) fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::target::ElfHeaders;
-use crate::target::test_programs::{Running, compile, run};
+use crate::target::Mapping;
+use crate::target::test_programs::{Running, compile, pack_symbols, run};
 
 /// Prints its return addresses and waits. `last` ends in a call that does not return, so that its return address
 /// lies in the function behind it.
@@ -132,6 +133,65 @@ fn exported_functions_of_a_stripped_program_have_names() {
         functions(&symbolize(&space, &raw))[..4],
         ["report", "last", "f", "main"]
     );
+}
+
+#[test]
+fn local_functions_of_a_stripped_program_have_names_by_mini_debug_information() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = C.replace("int f(int depth)", "static int f(int depth)");
+    let flags = ["cc", "-O1", "-rdynamic", "-Wl,--build-id"];
+    let program = compile(dir.path(), "program", &flags, &source);
+    pack_symbols(&program, &["xz"]);
+    let (_running, space, raw) = start(&program);
+    let mut symbolizer = Symbolizer::new();
+    let stack = symbolizer.symbolize(&space, std::slice::from_ref(&raw)).remove(0);
+    // Three are exported; `f` is in neither table that a stripped file has.
+    assert_eq!(functions(&stack)[..4], ["report", "last", "f", "main"]);
+    assert_eq!(symbolizer.failures(), Failures::default());
+    // Damaged, it costs what it would have told, and that is counted.
+    let section = dir.path().join("section");
+    std::fs::write(&section, "no xz data").unwrap();
+    let damaged = dir.path().join("damaged");
+    run(Command::new("objcopy")
+        .arg(format!("--update-section=.gnu_debugdata={}", section.display()))
+        .arg(&program)
+        .arg(&damaged));
+    let (_running, space, raw) = start(&damaged);
+    let stack = symbolizer.symbolize(&space, &[raw]).remove(0);
+    assert_eq!(functions(&stack)[..4], ["report", "last", "?", "main"]);
+    assert_eq!(symbolizer.failures().without_debug, 1);
+}
+
+#[test]
+fn code_that_the_program_has_written_is_named_by_its_perf_map() {
+    let mut child = Running::start(Command::new("sh").args(["-c", "echo started; read word"]));
+    let mut space = AddressSpace::read(child.pid()).unwrap();
+    child.kill();
+    let path = std::path::PathBuf::from(format!("/tmp/perf-{}.map", child.pid()));
+    std::fs::write(&path, "7000000 100 malloc\n7000100 100 make things\n").unwrap();
+    let generated = Mapping {
+        start: 0x700_0000,
+        end: 0x700_1000,
+        executable: true,
+        ..Mapping::default()
+    };
+    space.set_mappings_for_tests(vec![generated]);
+    let raw = RawStack {
+        frames: vec![0x700_0080, 0x700_0100, 0x700_0101, 0x700_0900, 0x600_0000],
+        end: StackEnd::Gap,
+    };
+    let mut symbolizer = Symbolizer::new();
+    symbolizer.follow(&space);
+    // Held open, it gives names when it is gone.
+    std::fs::remove_file(&path).unwrap();
+    child.end();
+    let mut stack = symbolizer.symbolize(&space, &[raw]).remove(0);
+    assert_eq!(functions(&stack), ["malloc", "malloc", "make things", "?", "?"]);
+    let modules: Vec<&str> = stack.frames.iter().map(|frame| frame.module.as_str()).collect();
+    assert_eq!(modules, ["[perf map]", "[perf map]", "[perf map]", "[anon]", "[unknown]"]);
+    assert_eq!((stack.frames[0].offset, stack.whole), (0x700_0080, false));
+    trim::trim(&mut stack);
+    assert_eq!(stack.frames.len(), 5, "what a perf map calls malloc is the program's");
 }
 
 #[test]
@@ -380,7 +440,7 @@ fn a_library_cut_short_during_the_trace_does_no_harm() {
     );
     let mut late = Symbolizer::new();
     assert_eq!(functions(&late.symbolize(&space, &[raw])[0])[..2], ["?", "?"]);
-    assert_eq!(late.failures().files, 1);
+    assert_eq!((late.failures().changed, late.failures().files), (1, 0));
 }
 
 #[test]
@@ -404,7 +464,10 @@ fn a_library_overwritten_during_the_trace_gives_no_wrong_names() {
     let running = Running::start(Command::new(&program).current_dir(dir.path()));
     let space = AddressSpace::read(running.pid()).unwrap();
     std::fs::copy(other, library).unwrap();
-    assert_eq!(functions(&symbolize(&space, &stack_of(&running)))[..2], ["?", "?"]);
+    let mut symbolizer = Symbolizer::new();
+    let stack = symbolizer.symbolize(&space, &[stack_of(&running)]).remove(0);
+    assert_eq!(functions(&stack)[..2], ["?", "?"]);
+    assert_eq!((symbolizer.failures().changed, symbolizer.failures().files), (1, 0));
 }
 
 #[test]

@@ -119,6 +119,15 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "unreadable_files" => ("file", "files", " that could not be read for names"),
         "files_without_debug" => ("file", "files", " with debug information that could not be used"),
         "slow_files" => ("file", "files", " given up, as names took too long"),
+        "changed_files" => ("file", "files", " overwritten since they were mapped, and not used for names"),
+        "refused_perf_maps" => (
+            "perf map",
+            "perf maps",
+            " not used: not a regular file of the process's user or of root",
+        ),
+        "perf_map_lines" => ("line", "lines", " of the perf map that name no code"),
+        "perf_map_entries" => ("name", "names", " of the perf map left out for want of room"),
+        "perf_map_unread" => ("byte", "bytes", " of the perf map not read yet"),
         _ => return None,
     })
 }
