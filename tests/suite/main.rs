@@ -16,6 +16,7 @@ mod processes;
 mod programs;
 mod stacks;
 mod surviving;
+mod symbols;
 mod verdicts;
 
 use libtest_mimic::{Arguments, Trial};
@@ -32,6 +33,7 @@ fn main() {
         becoming::trials(),
         processes::trials(),
         stacks::trials(),
+        symbols::trials(),
         surviving::trials(),
         verdicts::trials(),
         limits::trials(),

@@ -119,7 +119,7 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "unreadable_files" => ("file", "files", " that could not be read for names"),
         "files_without_debug" => ("file", "files", " with debug information that could not be used"),
         "slow_files" => ("file", "files", " given up, as names took too long"),
-        "changed_files" => ("file", "files", " overwritten since they were mapped, and not used for names"),
+        "changed_files" => ("file", "files", " overwritten during the trace, and not used for names"),
         "refused_perf_maps" => (
             "perf map",
             "perf maps",
