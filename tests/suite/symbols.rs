@@ -11,7 +11,7 @@ use leaktrace_tests::child::Child;
 use leaktrace_tests::fixture::{Fixture, PLAIN, Running};
 use leaktrace_tests::host;
 use leaktrace_tests::needs::Need;
-use leaktrace_tests::profile::{Frame, Profile};
+use leaktrace_tests::profile::{Frame, Profile, Site};
 use leaktrace_tests::symbols::pack;
 use leaktrace_tests::tracer::{self, Report};
 use leaktrace_tests::trial::{traced, trial};
@@ -35,9 +35,15 @@ pub fn trials() -> Vec<Trial> {
         traced("symbols::a_library_cut_short", || changed(cut_short)),
         traced("symbols::a_library_overwritten", || changed(overwrite)),
         traced("symbols::a_library_replaced", || unharmed(replace)),
-        traced("symbols::a_library_deleted", || unharmed(|path| Ok(fs::remove_file(path)?))),
+        traced("symbols::a_library_deleted", || {
+            unharmed(|path| Ok(fs::remove_file(path)?))
+        }),
         traced("symbols::a_program_deleted_that_has_ended", deleted_and_ended),
-        trial("symbols::another_file_at_the_same_path", &namespaces, other_at_same_path),
+        trial(
+            "symbols::another_file_at_the_same_path",
+            &namespaces,
+            other_at_same_path,
+        ),
         trial("symbols::a_root_of_its_own", &namespaces, own_root),
     ]
 }
@@ -56,7 +62,7 @@ fn names_at<'a>(profile: &'a Profile, function: &str) -> Result<Vec<&'a str>> {
         .sites_of(function)
         .next()
         .with_context(|| format!("no site in {function}"));
-    let all: Vec<&str> = profile.sites.iter().map(|site| site.function()).collect();
+    let all: Vec<&str> = profile.sites.iter().map(Site::function).collect();
     let site = site.with_context(|| format!("{all:?}"))?;
     Ok(site.stack.frames.iter().map(Frame::name).collect())
 }
@@ -128,7 +134,11 @@ fn unharmed(act: fn(&Path) -> Result<()>) -> Result<()> {
     let profile = with_library(act)?.profile;
     let notes = &profile.accounting.notes;
     ensure!(!notes.contains_key("changed_files"), "{notes:?}");
-    ensure!(profile.of_function("plugin_leaks").live_count == 12, "{:?}", profile.sites);
+    ensure!(
+        profile.of_function("plugin_leaks").live_count == 12,
+        "{:?}",
+        profile.sites
+    );
     Ok(())
 }
 
@@ -152,7 +162,9 @@ fn deleted_and_ended() -> Result<()> {
 /// Starts `command` under `unshare`, and waits until the fixture in it is ready.
 fn start_unshared(script: &str, args: &[&Path]) -> Result<Running> {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).args(args);
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+        .args(args);
     let mut child = Child::spawn(&mut command)?;
     child.out.expect("READY")?;
     Ok(Running { child })
@@ -183,9 +195,16 @@ fn own_root() -> Result<()> {
     running.play()?;
     running.end_well()?;
     let profile = tracer.finish()?.profile;
-    ensure!(profile.target.exe.ends_with("leaktrace-suite/chain"), "{}", profile.target.exe);
+    ensure!(
+        profile.target.exe.ends_with("leaktrace-suite/chain"),
+        "{}",
+        profile.target.exe
+    );
     expect_chain(&profile)?;
-    let frame = profile.sites_of("chain_third").next().and_then(|site| site.stack.frames.first());
+    let frame = profile
+        .sites_of("chain_third")
+        .next()
+        .and_then(|site| site.stack.frames.first());
     let line = frame.and_then(|frame| frame.line);
     ensure!(line.is_some(), "the debug file beside it was not found: {frame:?}");
     Ok(())
@@ -205,7 +224,11 @@ fn fill_root(root: &Path, program: &Path) -> Result<()> {
     fs::create_dir_all(debug.parent().context("no directory")?)?;
     fs::copy(program, &inside)?;
     let steps = r#"objcopy --only-keep-debug "$1" "$2" && strip "$1" && objcopy --add-gnu-debuglink="$2" "$1""#;
-    let status = Command::new("sh").args(["-c", steps, "sh"]).arg(inside).arg(debug).status()?;
+    let status = Command::new("sh")
+        .args(["-c", steps, "sh"])
+        .arg(inside)
+        .arg(debug)
+        .status()?;
     ensure!(status.success(), "objcopy: {status}");
     Ok(())
 }

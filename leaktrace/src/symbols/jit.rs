@@ -160,7 +160,8 @@ impl Held {
 
     fn remember(&mut self, text: &[u8]) {
         self.offset = self.offset.saturating_add(text.len() as u64);
-        self.last.extend_from_slice(text.get(text.len().saturating_sub(OVERLAP)..).unwrap_or_default());
+        self.last
+            .extend_from_slice(text.get(text.len().saturating_sub(OVERLAP)..).unwrap_or_default());
         let surplus = self.last.len().saturating_sub(OVERLAP);
         self.last.drain(..surplus);
     }

@@ -1,4 +1,4 @@
-//! MiniDebugInfo: the symbols of local functions that some distributions leave in stripped files, in a small ELF file
+//! `MiniDebugInfo`: the symbols of local functions that some distributions leave in stripped files, in a small ELF file
 //! packed by xz into the section `.gnu_debugdata`.
 //!
 //! It lists what `.dynsym` does not, so both are made one table: a symbol of one of them without a size would else

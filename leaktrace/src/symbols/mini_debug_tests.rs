@@ -96,7 +96,12 @@ fn damaged_nested_and_foreign_data_is_refused() {
     let (program, _) = packed(dir.path(), &["xz"]);
     let good = section_of(&program);
     // Another program's symbols, which its build id gives away.
-    let other = compile(dir.path(), "other", &["cc", "-Wl,--build-id"], "int main(void) { return 7; }");
+    let other = compile(
+        dir.path(),
+        "other",
+        &["cc", "-Wl,--build-id"],
+        "int main(void) { return 7; }",
+    );
     let other = xz(dir.path(), &std::fs::read(other).unwrap(), &[]);
     // A file whose only symbols are in a section of the same kind.
     let nested = xz(dir.path(), &std::fs::read(&program).unwrap(), &[]);

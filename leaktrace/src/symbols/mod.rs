@@ -20,13 +20,16 @@ use std::time::Duration;
 use leaktrace_common::events::StackEnd;
 
 use crate::profile::{Frame, Stack};
+use crate::target::files::read_start;
 use crate::target::{AddressSpace, Module, Place, Root};
 use image::Image;
 use jit::{JitNames, MODULE as PERF_MAP, is_generated};
 use worker::{Call, Calls, Worker};
 
-/// Most bytes of symbols and debug information that are held, over all files.
+/// Most bytes of symbols and debug information that are held, over all files; less on a machine that is short of memory.
 const MAX_BYTES: u64 = 2 << 30;
+/// The share of the available memory that they may take: what the symbolizer makes of them takes as much again.
+const MEMORY_SHARE: u64 = 4;
 /// Most addresses asked at once.
 const BATCH: usize = 512;
 /// How long an answer may take; the first one includes reading the file's index.
@@ -97,7 +100,7 @@ impl Symbolizer {
             known: HashMap::new(),
             jit: JitNames::default(),
             unopened: HashSet::new(),
-            budget: MAX_BYTES,
+            budget: budget(),
             patience: PATIENCE,
             failures: Failures::default(),
         }
@@ -319,6 +322,19 @@ impl Symbolizer {
                 .collect(),
         }
     }
+}
+
+/// How many bytes may be held on this machine, as it is now.
+fn budget() -> u64 {
+    let text = read_start(Path::new("/proc/meminfo"), 4096).unwrap_or_default();
+    available(&String::from_utf8_lossy(&text)).map_or(MAX_BYTES, |bytes| MAX_BYTES.min(bytes / MEMORY_SHARE))
+}
+
+/// Bytes of memory that `/proc/meminfo` calls available.
+fn available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 #[cfg(test)]

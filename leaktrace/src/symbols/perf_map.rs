@@ -22,8 +22,6 @@ pub struct PerfMap {
     ranges: BTreeMap<u64, Range>,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
-    /// Whether `partial` was cut: the rest of its line is of no use.
-    overlong: bool,
     name_bytes: usize,
     /// Lines that were no entries.
     pub malformed: u64,
@@ -52,7 +50,6 @@ impl PerfMap {
     /// Forgets a line whose end has not come: what follows is the text from its beginning.
     pub fn restart(&mut self) {
         self.partial.clear();
-        self.overlong = false;
     }
 
     /// The name of the code at `address`.
@@ -63,15 +60,13 @@ impl PerfMap {
 
     fn extend_line(&mut self, part: &[u8]) {
         let room = MAX_LINE.saturating_sub(self.partial.len());
-        self.overlong |= part.len() > room;
         self.partial.extend(part.iter().take(room));
     }
 
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.partial);
-        // The end of a name can be spared, nothing else.
-        let complete = !std::mem::take(&mut self.overlong) || line.iter().filter(|&&byte| byte == b' ').count() >= 2;
-        match parse(&line).filter(|_| complete) {
+        // Of a line that was cut there are all numbers, and the beginning of the name, or it is no entry.
+        match parse(&line) {
             Some((start, end, name)) => self.insert(start, end, name),
             None => self.malformed += u64::from(!line.trim_ascii().is_empty()),
         }
@@ -187,7 +182,8 @@ mod tests {
 
     #[test]
     fn what_is_no_entry_is_counted() {
-        let map = map("words\n1000 10\nx 10 name\n1000 x name\nffffffffffffffff 2 over\n1000 0 none\n1000 10  \n\n\r\n");
+        let map =
+            map("words\n1000 10\nx 10 name\n1000 x name\nffffffffffffffff 2 over\n1000 0 none\n1000 10  \n\n\r\n");
         assert_eq!((map.ranges.len(), map.malformed), (0, 7));
     }
 

@@ -188,7 +188,10 @@ fn code_that_the_program_has_written_is_named_by_its_perf_map() {
     let mut stack = symbolizer.symbolize(&space, &[raw]).remove(0);
     assert_eq!(functions(&stack), ["malloc", "malloc", "make things", "?", "?"]);
     let modules: Vec<&str> = stack.frames.iter().map(|frame| frame.module.as_str()).collect();
-    assert_eq!(modules, ["[perf map]", "[perf map]", "[perf map]", "[anon]", "[unknown]"]);
+    assert_eq!(
+        modules,
+        ["[perf map]", "[perf map]", "[perf map]", "[anon]", "[unknown]"]
+    );
     assert_eq!((stack.frames[0].offset, stack.whole), (0x700_0080, false));
     trim::trim(&mut stack);
     assert_eq!(stack.frames.len(), 5, "what a perf map calls malloc is the program's");
@@ -487,6 +490,45 @@ fn a_file_that_takes_too_long_is_given_up() {
         "?",
         "it is not asked again"
     );
+}
+
+#[test]
+fn a_million_symbols_are_searched_in_seconds() {
+    use object::elf::Sym64;
+    use object::{LittleEndian as Little, U16, U32, U64};
+    let symbol = |at: u32| Sym64 {
+        st_name: U32::new(Little, 1 + at * 8),
+        st_info: object::elf::SymbolInfo(2),
+        st_other: object::elf::SymbolOther(0),
+        st_shndx: U16::new(Little, object::elf::SHN_ABS),
+        st_value: U64::new(Little, u64::from(at) * 4),
+        st_size: U64::new(Little, 4),
+    };
+    let symbols: Vec<Sym64<Little>> = (0..1_000_000).map(symbol).collect();
+    let mut names = b"\0".to_vec();
+    for at in 0..1_000_000 {
+        names.extend(format!("{at:07x}\0").bytes());
+    }
+    let headers = ElfHeaders::read(&std::fs::File::open("/proc/self/exe").unwrap()).unwrap();
+    let table = object::pod::bytes_of_slice(&symbols);
+    let image = Image::of_symbols(&headers, table, &names).unwrap();
+    let started = std::time::Instant::now();
+    let offsets: Vec<u64> = (0..BATCH as u64).map(|at| at * 6000 + 2).collect();
+    let answer = Worker::start()
+        .unwrap()
+        .ask((0, 0), &vec![image].into(), offsets.clone(), PATIENCE);
+    let calls = answer.unwrap().calls;
+    for (offset, calls) in offsets.iter().zip(calls) {
+        assert_eq!(calls[0].function, Some(format!("{:07x}", offset / 4)));
+    }
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+}
+
+#[test]
+fn less_is_held_where_memory_is_short() {
+    assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   1024 kB\n"), Some(1 << 20));
+    assert_eq!((available(""), available("MemAvailable: x kB")), (None, None));
+    assert!((1..=MAX_BYTES).contains(&budget()));
 }
 
 #[test]

@@ -95,8 +95,7 @@ const PREFIXES: &[&str] = &[
 /// Drops the leading frames that are the allocator's. If all are, the outermost stays: a stack is never empty.
 pub fn trim(stack: &mut Stack) {
     // What a perf map calls `malloc` need not be one.
-    let is_allocator =
-        |frame: &Frame| frame.module != PERF_MAP && frame.function.as_deref().is_some_and(is_allocator);
+    let is_allocator = |frame: &Frame| frame.module != PERF_MAP && frame.function.as_deref().is_some_and(is_allocator);
     let leading = stack.frames.iter().take_while(|frame| is_allocator(frame)).count();
     stack.frames.drain(..leading.min(stack.frames.len().saturating_sub(1)));
 }

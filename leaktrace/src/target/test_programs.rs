@@ -123,9 +123,8 @@ pub fn pack_symbols(program: &Path, packer: &[&str]) {
         .arg(format!("--keep-symbols={}", keep.display()))
         .arg(&mini));
     run(Command::new(packer[0]).args(&packer[1..]).arg("--force").arg(&mini));
-    let packed = mini.with_extension("mini.xz");
     run(Command::new("strip").arg(program));
     run(Command::new("objcopy")
-        .arg(format!("--add-section=.gnu_debugdata={}", packed.display()))
+        .arg(format!("--add-section=.gnu_debugdata={}.xz", mini.display()))
         .arg(program));
 }

@@ -11,7 +11,7 @@ use leaktrace_tests::host;
 use leaktrace_tests::needs::Need;
 use leaktrace_tests::profile::{Profile, Site};
 use leaktrace_tests::tracer;
-use leaktrace_tests::trial::{trial, traced_program};
+use leaktrace_tests::trial::{traced_program, trial};
 use libtest_mimic::Trial;
 
 /// Keeps buffers, whose memory the C library gives, until it is told to end; one gate, so that functions are warm.
@@ -111,11 +111,18 @@ fn map_of(pid: u32) -> PathBuf {
 fn site_below<'a>(profile: &'a Profile, name: &str) -> Result<&'a Site> {
     let has_name = |site: &&Site| {
         let frames = site.stack.frames.iter();
-        frames
-            .filter(|frame| frame.module == "[perf map]")
-            .any(|frame| frame.function.as_deref().is_some_and(|function| function.contains(name)))
+        frames.filter(|frame| frame.module == "[perf map]").any(|frame| {
+            frame
+                .function
+                .as_deref()
+                .is_some_and(|function| function.contains(name))
+        })
     };
-    let found = profile.sites.iter().filter(has_name).max_by_key(|site| site.amounts.live_bytes);
+    let found = profile
+        .sites
+        .iter()
+        .filter(has_name)
+        .max_by_key(|site| site.amounts.live_bytes);
     found.with_context(|| format!("{name} is nowhere: {:?}", profile.sites.first()))
 }
 
@@ -126,10 +133,17 @@ fn node() -> Result<()> {
     let site = site_below(&report.profile, "leakyWork")?;
     ensure!(site.amounts.live_bytes >= 5000, "{site:?}");
     ensure!(!site.stack.whole, "a stack through guessed frames is not called whole");
-    let shown = report.ended.out.iter().any(|line| line.contains("leakyWork") && line.ends_with(" [perf map]"));
+    let shown = report
+        .ended
+        .out
+        .iter()
+        .any(|line| line.contains("leakyWork") && line.ends_with(" [perf map]"));
     ensure!(shown, "{:?}", report.ended.out);
     node.child.write("end\n")?;
-    ensure!(node.child.wait(leaktrace_tests::child::PATIENCE)?.success(), "node did not end well");
+    ensure!(
+        node.child.wait(leaktrace_tests::child::PATIENCE)?.success(),
+        "node did not end well"
+    );
     Ok(())
 }
 
@@ -163,13 +177,27 @@ fn contained_node() -> Result<()> {
     let steps = r#"mount -t tmpfs none /tmp && exec "$@""#;
     let mut command = Command::new("unshare");
     command
-        .args(["--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "sh", "-c", steps, "sh"])
+        .args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            steps,
+            "sh",
+        ])
         .arg(node.get_program())
         .args(node.get_args());
     let mut child = Child::spawn(&mut command)?;
     child.out.expect("READY")?;
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.pid()))?;
-    let pid = children.trim().parse().with_context(|| format!("children: {children:?}"))?;
+    let pid = children
+        .trim()
+        .parse()
+        .with_context(|| format!("children: {children:?}"))?;
     ensure!(!map_of(1).exists() && !map_of(pid).exists(), "its /tmp is not its own");
     let report = tracer::attach(pid, &["--duration", "2s"])?.finish()?;
     site_below(&report.profile, "leakyWork").map(drop)
@@ -179,14 +207,21 @@ fn contained_node() -> Result<()> {
 fn java_methods() -> Result<()> {
     let dir = tempfile::tempdir()?;
     fs::write(dir.path().join("Leaky.java"), CLASS)?;
-    let compiled = Command::new("javac").arg("Leaky.java").current_dir(dir.path()).status()?;
+    let compiled = Command::new("javac")
+        .arg("Leaky.java")
+        .current_dir(dir.path())
+        .status()?;
     ensure!(compiled.success(), "javac: {compiled}");
     let mut java = Command::new("java");
-    java.args(["-XX:+PreserveFramePointer", "-Xmx256m", "Leaky"]).current_dir(dir.path());
+    java.args(["-XX:+PreserveFramePointer", "-Xmx256m", "Leaky"])
+        .current_dir(dir.path());
     let mut child = Child::spawn(&mut java)?;
     child.out.expect("READY")?;
     let map = || -> Result<()> {
-        let asked = Command::new("jcmd").arg(child.pid().to_string()).arg("Compiler.perfmap").output()?;
+        let asked = Command::new("jcmd")
+            .arg(child.pid().to_string())
+            .arg("Compiler.perfmap")
+            .output()?;
         ensure!(asked.status.success(), "{asked:?}");
         Ok(())
     };
@@ -201,6 +236,9 @@ fn java_methods() -> Result<()> {
     site_below(&profile, "Leaky.").map(drop)?;
     site_below(&profile, "allocateMemory").map(drop)?;
     child.write("end\n")?;
-    ensure!(child.wait(leaktrace_tests::child::PATIENCE)?.success(), "java did not end well");
+    ensure!(
+        child.wait(leaktrace_tests::child::PATIENCE)?.success(),
+        "java did not end well"
+    );
     Ok(())
 }

@@ -168,6 +168,21 @@ mod tests {
     }
 
     #[test]
+    fn what_gave_no_names_is_said() {
+        let line = with(
+            &[],
+            &[("changed_files", 1), ("refused_perf_maps", 1), ("perf_map_lines", 2)],
+        );
+        assert!(
+            line.ends_with(
+                "1 file overwritten during the trace, and not used for names, 2 lines of the perf map that name no code, \
+                 1 perf map not used: not a regular file of the process's user or of root"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
     fn a_main_thread_that_ended_is_said_without_a_number() {
         let line = with(&[(MAIN_THREAD_GONE, 1)], &[]);
         assert!(

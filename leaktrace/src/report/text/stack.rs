@@ -122,6 +122,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn modules_without_a_file_have_one_pair_of_brackets() {
+        let shown = ["libc.so.6", "[vdso]", "[perf map]"].map(in_brackets);
+        assert_eq!(shown, ["[libc.so.6]", "[vdso]", "[perf map]"]);
+    }
+
+    #[test]
     fn fitting_keeps_the_end_that_tells_most() {
         assert_eq!(fitted_start("orders::parse(char)", Some(10)), "orders::p…");
         assert_eq!(fitted_end("/usr/src/parse.cc:212", Some(10)), "…se.cc:212");
