@@ -59,6 +59,7 @@ pub fn trials() -> Vec<Trial> {
         traced_program("programs::node_functions_have_names", "node", node),
         traced_program("programs::node_that_has_ended_has_names", "node", ended),
         traced_program("programs::a_perf_map_of_another_user", "node", of_another_user),
+        traced_program("programs::launched_node_has_names", "node", launched),
         trial("programs::node_in_namespaces_has_names", &contained, contained_node),
         trial("programs::java_methods_have_names", &java, java_methods),
     ]
@@ -155,6 +156,26 @@ fn ended() -> Result<()> {
     fs::remove_file(&node.map)?;
     node.child.write("end\n")?;
     site_below(&tracer.finish()?.profile, "leakyWork").map(drop)
+}
+
+/// From the first instruction to the last: the map comes into being during the trace.
+fn launched() -> Result<()> {
+    let (_dir, script) = script()?;
+    let command = node_command(&script);
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .collect();
+    let mut tracer = tracer::launch(&[], &words)?;
+    tracer.child.out.expect("READY")?;
+    tracer.child.write("end\n")?;
+    let profile = tracer.finish()?.profile;
+    super::sound(&profile)?;
+    for pid in &profile.target.pids {
+        fs::remove_file(map_of(*pid))?;
+    }
+    let site = site_below(&profile, "leakyWork")?;
+    ensure!(site.amounts.live_bytes >= 5000, "{site:?}");
+    Ok(())
 }
 
 /// Anybody can write to `/tmp`: who is neither the process's user nor root is not believed.
