@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
+use super::demangle::demangle;
 use super::perf_map::PerfMap;
 use crate::target::perf_map::NoPerfMap;
 use crate::target::{AddressSpace, Mapping, PerfMapFile, Place, holds_generated};
@@ -19,7 +20,7 @@ const PART: usize = 1 << 20;
 /// Most bytes read between two reports, at each turn.
 const PER_TURN: u64 = 4 << 20;
 /// Most bytes read for a report.
-const PER_REPORT: u64 = 256 << 20;
+const PER_REPORT: u64 = 128 << 20;
 /// How much of what was read last is looked at again, to see whether the file was written anew.
 const OVERLAP: usize = 64;
 
@@ -69,9 +70,11 @@ impl JitNames {
         self.read_on(space, PER_REPORT);
     }
 
-    /// The name of the code at `address`, which lies in `place`.
-    pub fn name_at(&self, place: &Place, address: u64) -> Option<&str> {
-        is_generated(place).then(|| self.map.name_at(address)).flatten()
+    /// The name of the code at `address`, which lies in `place`. Only what is asked for is demangled: that of a short
+    /// name can take long.
+    pub fn name_at(&self, place: &Place, address: u64) -> Option<String> {
+        let name = is_generated(place).then(|| self.map.name_at(address)).flatten();
+        name.map(demangle)
     }
 
     /// What was not used.
@@ -221,17 +224,22 @@ mod tests {
     #[test]
     fn nothing_but_memory_that_the_program_fills_is_named() {
         let mut names = JitNames::default();
-        names.map.feed(b"1000 1000 f\n");
+        names
+            .map
+            .feed(b"1000 800 f\n1800 800 _ZN3foo3barEi\x1b\n2000 10 _ZN3foo3barEi\n");
         let place = |name: &str| Place {
             module: None,
             offset: 0,
             name: name.into(),
         };
         for name in ["[anon]", "[anon:JSC]", "/memfd:doublemapper", "/dev/zero"] {
-            assert_eq!(names.name_at(&place(name), 0x1800), Some("f"), "{name}");
+            assert_eq!(names.name_at(&place(name), 0x1000).as_deref(), Some("f"), "{name}");
         }
         for name in ["[vdso]", "[stack]", "[heap]", "/usr/lib/libc.so.6", "[uprobes]"] {
-            assert_eq!(names.name_at(&place(name), 0x1800), None, "{name}");
+            assert_eq!(names.name_at(&place(name), 0x1000), None, "{name}");
         }
+        let shown = |address| names.name_at(&place("[anon]"), address);
+        assert_eq!(shown(0x1800).as_deref(), Some("_ZN3foo3barEi\\u{1b}"));
+        assert_eq!(shown(0x2000).as_deref(), Some("foo::bar(int)"));
     }
 }

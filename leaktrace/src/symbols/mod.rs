@@ -292,7 +292,7 @@ impl Symbolizer {
             return vec![Frame {
                 address,
                 module: PERF_MAP.to_owned(),
-                function: Some(name.to_owned()),
+                function: Some(name),
                 // The map counts as the process does.
                 offset: address,
                 ..Frame::default()

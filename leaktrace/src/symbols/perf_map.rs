@@ -6,8 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::demangle::demangle;
-
 /// Most ranges kept.
 const MAX_RANGES: usize = 1 << 20;
 /// Most bytes of names kept.
@@ -16,10 +14,11 @@ const MAX_NAMES: usize = 256 << 20;
 const MAX_LINE: usize = 4096;
 
 /// Names by address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PerfMap {
     /// By the first address; ranges do not overlap.
     ranges: BTreeMap<u64, Range>,
+    max_ranges: usize,
     /// The beginning of a line whose end has not come yet.
     partial: Vec<u8>,
     name_bytes: usize,
@@ -33,6 +32,19 @@ pub struct PerfMap {
 struct Range {
     end: u64,
     name: Arc<str>,
+}
+
+impl Default for PerfMap {
+    fn default() -> Self {
+        Self {
+            ranges: BTreeMap::new(),
+            max_ranges: MAX_RANGES,
+            partial: Vec::new(),
+            name_bytes: 0,
+            malformed: 0,
+            left_out: 0,
+        }
+    }
 }
 
 impl PerfMap {
@@ -52,7 +64,7 @@ impl PerfMap {
         self.partial.clear();
     }
 
-    /// The name of the code at `address`.
+    /// The name of the code at `address`, as the text has it.
     pub fn name_at(&self, address: u64) -> Option<&str> {
         let (_, range) = self.ranges.range(..=address).next_back()?;
         (address < range.end).then_some(&*range.name)
@@ -76,13 +88,23 @@ impl PerfMap {
 
     fn insert(&mut self, start: u64, end: u64, name: &[u8]) {
         self.cut(start, end);
-        let name: Arc<str> = demangle(&String::from_utf8_lossy(name)).into();
-        if self.ranges.len() >= MAX_RANGES || self.name_bytes + name.len() > MAX_NAMES {
+        let name: Arc<str> = String::from_utf8_lossy(name).into();
+        if self.ranges.len() >= self.max_ranges || self.name_bytes + name.len() > MAX_NAMES {
             self.left_out += 1;
             return;
         }
         self.name_bytes += name.len();
         self.ranges.insert(start, Range { end, name });
+    }
+
+    /// Keeps what is left of a range behind code that was written into it, if there is room: else every line could add
+    /// one.
+    fn keep_tail(&mut self, start: u64, tail: Range) {
+        if self.ranges.len() < self.max_ranges {
+            self.ranges.insert(start, tail);
+        } else {
+            self.left_out += 1;
+        }
     }
 
     /// Takes `start..end` from the ranges: it is other code now.
@@ -96,7 +118,7 @@ impl PerfMap {
             };
             before.end = start;
             if tail.end > end {
-                self.ranges.insert(end, tail);
+                self.keep_tail(end, tail);
                 return;
             }
         }
@@ -196,7 +218,7 @@ mod tests {
         }
         map.feed(b"\n2000 10 \x1b[2J\xff\n");
         assert_eq!(map.name_at(0x1000).map(str::len), Some(MAX_LINE - 8));
-        assert_eq!(map.name_at(0x2000), Some("\\u{1b}[2J\u{fffd}"));
+        assert_eq!(map.name_at(0x2000), Some("\u{1b}[2J\u{fffd}"));
         map.feed(&vec![b'0'; 10 << 20]);
         map.feed(b"\n");
         assert_eq!(map.malformed, 1);
@@ -204,13 +226,22 @@ mod tests {
 
     #[test]
     fn more_entries_than_there_is_room_for_are_counted() {
-        let mut map = PerfMap::default();
-        for at in 0..MAX_RANGES + 10 {
+        let room = 1000;
+        let mut map = PerfMap {
+            max_ranges: room,
+            ..PerfMap::default()
+        };
+        for at in 0..room + 10 {
             map.feed(format!("{:x} 8 f\n", at * 16).as_bytes());
         }
-        assert_eq!((map.ranges.len(), map.left_out), (MAX_RANGES, 10));
+        assert_eq!((map.ranges.len(), map.left_out), (room, 10));
         map.feed(b"0 ffffffffff all\n");
         assert_eq!(map.ranges.len(), 1);
+        // Each line splits what is there in three.
+        for at in 0..room {
+            map.feed(format!("{:x} 8 f\n", 16 + at * 16).as_bytes());
+        }
+        assert_eq!(map.ranges.len(), room);
     }
 
     proptest! {
