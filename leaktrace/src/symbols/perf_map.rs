@@ -50,7 +50,7 @@ impl Default for PerfMap {
 impl PerfMap {
     /// Takes in the next part of the text, which may begin and end anywhere.
     pub fn feed(&mut self, mut text: &[u8]) {
-        while let Some(end) = text.iter().position(|&byte| byte == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', text) {
             let (line, rest) = (text.get(..end).unwrap_or_default(), text.get(end + 1..));
             self.extend_line(line);
             self.end_line();
@@ -72,7 +72,8 @@ impl PerfMap {
 
     fn extend_line(&mut self, part: &[u8]) {
         let room = MAX_LINE.saturating_sub(self.partial.len());
-        self.partial.extend(part.iter().take(room));
+        self.partial
+            .extend_from_slice(part.get(..room.min(part.len())).unwrap_or_default());
     }
 
     fn end_line(&mut self) {
