@@ -211,13 +211,15 @@ pub struct Stack {
 pub struct Frame {
     /// Address in the process: a return address.
     pub address: u64,
-    /// Path of the module as the process sees it; `[vdso]`, `[anon]` and the like where there is no file.
+    /// Path of the module as the process sees it; `[vdso]`, `[anon]` and the like where there is no file, and
+    /// `[perf map]` where a JIT compiler's perf map names the function.
     pub module: String,
     /// The module's build id, hexadecimal.
     pub build_id: Option<String>,
     /// Demangled name.
     pub function: Option<String>,
-    /// Offset of the address within the module, as its file counts virtual addresses.
+    /// Offset of the address within the module, as its file counts virtual addresses; a perf map counts as the process
+    /// does.
     pub offset: u64,
     /// Source file.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,7 @@ pub mod host;
 pub mod needs;
 pub mod oracle;
 pub mod profile;
+pub mod symbols;
 pub mod tracer;
 pub mod trial;
 pub mod truth;

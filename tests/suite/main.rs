@@ -18,6 +18,7 @@ mod processes;
 mod programs;
 mod stacks;
 mod surviving;
+mod symbols;
 mod verdicts;
 
 use libtest_mimic::{Arguments, Trial};
@@ -36,6 +37,7 @@ fn main() {
         processes::trials(),
         stacks::trials(),
         pending::trials(),
+        symbols::trials(),
         surviving::trials(),
         verdicts::trials(),
         limits::trials(),

@@ -227,6 +227,11 @@ fn notes(counters: &CounterValues, symbolizer: &Symbolizer) -> BTreeMap<String, 
         ("unreadable_files", failures.files),
         ("files_without_debug", failures.without_debug),
         ("slow_files", failures.too_slow),
+        ("changed_files", failures.changed),
+        ("refused_perf_maps", failures.perf_maps.files),
+        ("perf_map_lines", failures.perf_maps.lines),
+        ("perf_map_entries", failures.perf_maps.entries),
+        ("perf_map_unread", failures.perf_maps.bytes),
     ];
     let mut notes = named(counters, NOTES);
     notes.extend(

@@ -68,13 +68,15 @@ impl Trace {
         tracer.tables().set_stack_start(process.stack_start);
         tracer.tables().set_process(process.pid);
         let mut recorder = Recorder::new(tracer);
+        let mut symbolizer = Symbolizer::new();
+        symbolizer.follow(&space);
         Ok(Self {
             target: target_info(&process),
             events: watched(recorder.tracer().events_fd())?,
             recorder,
             process,
             space,
-            symbolizer: Symbolizer::new(),
+            symbolizer,
             code: CodeTables::default(),
             armed: HashSet::new(),
             untraced: HashSet::new(),
@@ -195,6 +197,7 @@ impl Trace {
         self.measure();
         self.look_for_main_thread();
         self.follow_code();
+        self.symbolizer.follow(&self.space);
     }
 
     /// Reads the memory map again when there are stacks that it has not been read for.
@@ -247,6 +250,7 @@ impl Trace {
         // Names for what was seen last, while the process is there to give them.
         self.recorder.drain();
         self.follow_code();
+        self.symbolizer.follow(&self.space);
         let started = Instant::now();
         self.clock.end();
         self.recorder.tracer().detach();

@@ -13,14 +13,14 @@ use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use object::LittleEndian;
 use object::elf::{self, CompressionHeader64};
 use object::pod::{bytes_of, bytes_of_slice, from_bytes};
 use object::read::{CompressedData, CompressionFormat};
+use object::{LittleEndian, U32, U64};
 
 use crate::target::ElfHeaders;
 use crate::target::files::{fd_path, read_at};
-use crate::target::headers::Section;
+use crate::target::headers::{Header, Section};
 
 const ENDIAN: LittleEndian = LittleEndian;
 /// Most bytes of symbols of one file, where that is all that is copied.
@@ -87,6 +87,43 @@ impl Image {
         })
     }
 
+    /// An image that holds nothing but one table of symbols, for the file that `headers` are of. `symbols` are its
+    /// entries, as they are in `.symtab`, `names` what they refer to.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn of_symbols(headers: &ElfHeaders, symbols: &[u8], names: &[u8]) -> io::Result<Self> {
+        const NAMES: &[u8] = b"\0.symtab\0.strtab\0.shstrtab\0";
+        let mut memory = new_memory(headers)?;
+        let mut sections = vec![new_section(0, elf::SHT_NULL)];
+        for (contents, name, kind) in [
+            (symbols, 1, elf::SHT_SYMTAB),
+            (names, 9, elf::SHT_STRTAB),
+            (NAMES, 17, elf::SHT_STRTAB),
+        ] {
+            let mut section = new_section(name, kind);
+            section.sh_offset.set(ENDIAN, align(&mut memory)?);
+            section.sh_size.set(ENDIAN, contents.len() as u64);
+            memory.write_all(contents)?;
+            sections.push(section);
+        }
+        if let Some(table) = sections.get_mut(1) {
+            table.sh_link.set(ENDIAN, 2);
+            table
+                .sh_entsize
+                .set(ENDIAN, size_of::<elf::Sym64<LittleEndian>>() as u64);
+        }
+        let mut header = headers.header;
+        header.e_shstrndx.set(ENDIAN, elf::SymbolSection(3));
+        finish(&mut memory, header, &sections)?;
+        Ok(Self {
+            memory,
+            has_debug: false,
+            debug_refused: false,
+            trusted: false,
+        })
+    }
+
     /// Where the copy can be opened, while the image lives.
     pub fn path(&self) -> PathBuf {
         fd_path(self.memory.as_raw_fd())
@@ -106,9 +143,7 @@ fn copy_sections(
     trusted: bool,
     budget: u64,
 ) -> io::Result<(File, u64)> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut memory = File::from(memfd_create("leaktrace-symbols", flags)?);
-    memory.write_all(bytes_of(&headers.header))?;
+    let mut memory = new_memory(headers)?;
     let mut left = budget;
     let mut taken = Vec::new();
     let mut sections = Vec::with_capacity(headers.sections.len());
@@ -123,17 +158,30 @@ fn copy_sections(
             sections.push(absent(section));
         }
     }
-    let table = align(&mut memory)?;
-    memory.write_all(bytes_of_slice(&sections))?;
-    let mut header = headers.header;
+    finish(&mut memory, headers.header, &sections)?;
+    Ok((memory, budget - left))
+}
+
+/// A file in memory with room for the header.
+fn new_memory(headers: &ElfHeaders) -> io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut memory = File::from(memfd_create("leaktrace-symbols", flags)?);
+    memory.write_all(bytes_of(&headers.header))?;
+    Ok(memory)
+}
+
+/// Adds the section headers, and lets nothing change any more.
+fn finish(memory: &mut File, mut header: Header, sections: &[Section]) -> io::Result<()> {
+    let table = align(memory)?;
+    memory.write_all(bytes_of_slice(sections))?;
     header.e_shoff.set(ENDIAN, table);
     header.e_phoff.set(ENDIAN, 0);
     header.e_phnum.set(ENDIAN, 0);
     header.e_shnum.set(ENDIAN, sections.len() as u16);
     memory.write_all_at(bytes_of(&header), 0)?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
-    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok((memory, budget - left))
+    fcntl(&*memory, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(())
 }
 
 fn is_wanted(name: &[u8], debug: bool, trusted: bool) -> bool {
@@ -142,6 +190,23 @@ fn is_wanted(name: &[u8], debug: bool, trusted: bool) -> bool {
 
 fn is_in_file(section: &Section) -> bool {
     !matches!(section.sh_type.get(ENDIAN), elf::SHT_NOBITS | elf::SHT_NULL)
+}
+
+/// A section without contents, whose name is at `name` of the names.
+fn new_section(name: u32, kind: elf::SectionType) -> Section {
+    let (word, long) = (U32::new(ENDIAN, 0), U64::new(ENDIAN, 0));
+    Section {
+        sh_name: U32::new(ENDIAN, name),
+        sh_type: U32::new(ENDIAN, kind),
+        sh_flags: U64::new(ENDIAN, elf::SectionFlags(0)),
+        sh_addr: long,
+        sh_offset: long,
+        sh_size: long,
+        sh_link: word,
+        sh_info: word,
+        sh_addralign: U64::new(ENDIAN, 8),
+        sh_entsize: long,
+    }
 }
 
 /// The section as one without contents.
@@ -185,7 +250,13 @@ fn copy_range(file: &File, offset: u64, size: u64, memory: &mut File) -> io::Res
     let (mut at, mut left) = (offset, size);
     while left > 0 {
         let part = left.min(1 << 20);
-        memory.write_all(&read_at(file, at, part, part)?)?;
+        let contents = read_at(file, at, part, part)?;
+        // A file may have holes of any size, which take no memory in the copy either.
+        if contents.iter().all(|&byte| byte == 0) {
+            memory.seek_relative(part.cast_signed())?;
+        } else {
+            memory.write_all(&contents)?;
+        }
         at = at
             .checked_add(part)
             .ok_or_else(|| malformed("a section beyond the end of the file"))?;
@@ -226,7 +297,7 @@ fn align(memory: &mut File) -> io::Result<u64> {
     Ok(aligned)
 }
 
-fn malformed(what: &str) -> io::Error {
+pub(super) fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
@@ -310,6 +381,42 @@ mod tests {
         assert_eq!((image.has_debug, image.debug_refused, budget), (false, true, 100));
         assert!(copy(&program, &mut budget).is_err());
         assert_eq!(section(&image.path(), ".symtab"), section(&program, ".symtab"));
+    }
+
+    /// The program with `name` made `size` bytes of a hole behind its end.
+    fn with_hole(program: &Path, name: &str, size: u64) -> File {
+        let mut bytes = std::fs::read(program).unwrap();
+        let headers = ElfHeaders::read(&File::open(program).unwrap()).unwrap();
+        let index = headers
+            .sections
+            .iter()
+            .position(|section| headers.name(section) == name.as_bytes());
+        let at = headers.header.e_shoff.get(ENDIAN) as usize + 64 * index.unwrap();
+        let begin = bytes.len().next_multiple_of(8) as u64;
+        bytes[at + 24..at + 32].copy_from_slice(&begin.to_le_bytes());
+        bytes[at + 32..at + 40].copy_from_slice(&size.to_le_bytes());
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        file.set_len(begin + size).unwrap();
+        file
+    }
+
+    #[test]
+    fn huge_files_with_holes_take_neither_time_nor_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = compile(dir.path(), "program", &["cc", "-g", "-Wl,--build-id=none"], PROGRAM);
+        let started = std::time::Instant::now();
+        let too_large = with_hole(&program, ".symtab", 4 << 30);
+        assert!(Image::copy(&too_large, None, false, &mut PLENTY.clone()).is_err());
+        let debug = with_hole(&program, ".debug_info", 4 << 30);
+        let image = Image::copy(&debug, None, false, &mut PLENTY.clone()).unwrap();
+        assert!(image.debug_refused && !image.has_debug);
+        let fits = with_hole(&program, ".debug_info", PLENTY / 2);
+        let image = Image::copy(&fits, None, false, &mut PLENTY.clone()).unwrap();
+        assert!(image.has_debug);
+        let taken = std::os::unix::fs::MetadataExt::blocks(&image.memory.metadata().unwrap()) * 512;
+        assert!(taken < 1 << 20, "{taken} bytes");
+        assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
     }
 
     #[test]

@@ -7,10 +7,13 @@ mod debug_file;
 mod demangle;
 mod golang;
 mod image;
+mod jit;
+mod mini_debug;
+mod perf_map;
 pub mod trim;
 mod worker;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +21,17 @@ use std::time::Duration;
 use leaktrace_common::events::StackEnd;
 
 use crate::profile::{Frame, Stack};
-use crate::target::{AddressSpace, ElfHeaders, Era, Module, Place, Root};
+use crate::target::files::read_start;
+use crate::target::{AddressSpace, Era, Module, Place, Root};
 use golang::GoTables;
 use image::Image;
+use jit::{JitNames, MODULE as PERF_MAP, is_generated};
 use worker::{Call, Calls, Worker};
 
-/// Most bytes of symbols and debug information that are held, over all files.
+/// Most bytes of symbols and debug information that are held, over all files; less on a machine that is short of memory.
 const MAX_BYTES: u64 = 2 << 30;
+/// The share of the available memory that they may take: what the symbolizer makes of them takes as much again.
+const MEMORY_SHARE: u64 = 4;
 /// Most addresses asked at once.
 const BATCH: usize = 512;
 /// How long an answer may take; the first one includes reading the file's index.
@@ -46,12 +53,16 @@ pub struct RawStack {
 pub struct Failures {
     /// Addresses that could not be looked up: the file is damaged.
     pub addresses: u64,
-    /// Files that could not be read, or were overwritten since they were mapped.
+    /// Files that could not be opened or read, or make no sense.
     pub files: u64,
+    /// Files that were overwritten or cut short since they were mapped.
+    pub changed: u64,
     /// Files whose debug information is damaged or too large, so that only symbols were used.
     pub without_debug: u64,
     /// Files given up because they took too long.
     pub too_slow: u64,
+    /// What of perf maps was not used.
+    pub perf_maps: jit::Unused,
 }
 
 /// Gives names to addresses, and remembers them.
@@ -61,6 +72,9 @@ pub struct Symbolizer {
     files: HashMap<FileKey, Loaded>,
     go: GoTables,
     known: HashMap<(FileKey, u64), Calls>,
+    jit: JitNames,
+    /// Names of files that are mapped and could not be opened, each counted once.
+    unopened: HashSet<Arc<str>>,
     budget: u64,
     patience: Duration,
     failures: Failures,
@@ -90,10 +104,18 @@ impl Symbolizer {
             files: HashMap::new(),
             go: GoTables::default(),
             known: HashMap::new(),
-            budget: MAX_BYTES,
+            jit: JitNames::default(),
+            unopened: HashSet::new(),
+            budget: budget(),
             patience: PATIENCE,
             failures: Failures::default(),
         }
+    }
+
+    /// Looks after what the program can take with it when it ends: its perf map. To be called now and then while it
+    /// runs.
+    pub fn follow(&mut self, space: &AddressSpace) {
+        self.jit.follow(space);
     }
 
     /// The stacks with names, in the order given. Allocator frames are still there: see [`trim`].
@@ -108,6 +130,9 @@ impl Symbolizer {
                     .entry((address, stack.era))
                     .or_insert_with(|| space.locate_in(address.wrapping_sub(1), stack.era));
             }
+        }
+        if places.values().flatten().any(is_generated) {
+            self.jit.catch_up(space);
         }
         self.learn(space, places.values().flatten());
         let frames: HashMap<(u64, Era), Vec<Frame>> = places
@@ -129,14 +154,20 @@ impl Symbolizer {
 
     /// What could not be symbolized so far.
     pub fn failures(&self) -> Failures {
-        self.failures
+        Failures {
+            perf_maps: self.jit.unused(),
+            ..self.failures
+        }
     }
 
     /// Looks up what is not known yet, file by file, in the order of the addresses.
     fn learn<'a>(&mut self, space: &AddressSpace, places: impl Iterator<Item = &'a Place>) {
         let mut wanted: BTreeMap<FileKey, (Arc<Module>, Vec<u64>)> = BTreeMap::new();
         for place in places {
-            let Some(module) = &place.module else { continue };
+            let Some(module) = &place.module else {
+                self.note_unopened(place);
+                continue;
+            };
             if !self.known.contains_key(&(module.identity, place.offset)) {
                 wanted
                     .entry(module.identity)
@@ -175,6 +206,14 @@ impl Symbolizer {
         if table.is_exhausted() {
             self.failures.too_slow += 1;
             self.go.give_up(module.identity);
+        }
+    }
+
+    /// Counts the file that a place lies in and that could not be opened.
+    fn note_unopened(&mut self, place: &Place) {
+        let is_file = place.name.starts_with('/') && !is_generated(place);
+        if is_file && self.unopened.insert(Arc::clone(&place.name)) {
+            self.failures.files += 1;
         }
     }
 
@@ -219,7 +258,6 @@ impl Symbolizer {
             return Arc::clone(&loaded.images);
         }
         let images: Arc<[Image]> = self.copy_images(space, module).into();
-        self.failures.files += u64::from(images.is_empty());
         self.failures.without_debug += u64::from(images.iter().any(|image| image.debug_refused));
         self.files.insert(
             module.identity,
@@ -231,23 +269,45 @@ impl Symbolizer {
         images
     }
 
-    /// The file itself and, if it holds no debug information, the file that does: that one first.
+    /// Best first. A copy is worth something only if the file did not change before it was finished.
     fn copy_images(&mut self, space: &AddressSpace, module: &Module) -> Vec<Image> {
-        let unchanged = ElfHeaders::read(module.file()).is_ok_and(|now| now.is_same_layout(module.headers()));
-        if !unchanged {
+        let own = module.is_unchanged().then(|| {
+            let budget = &mut self.budget;
+            Image::copy(module.file(), module.build_id.as_deref(), false, budget).ok()
+        });
+        let own = own.flatten();
+        let mut images = match &own {
+            Some(own) if !own.has_debug && !own.debug_refused => self.copy_split_off(space, module),
+            _ => Vec::new(),
+        };
+        if !module.is_unchanged() {
+            self.failures.changed += 1;
             return Vec::new();
         }
-        let own = Image::copy(module.file(), module.build_id.as_deref(), false, &mut self.budget).ok();
-        let mut images = Vec::new();
-        if let Some(own) = &own
-            && !own.has_debug
-            && !own.debug_refused
-            && let Some(host) = &self.host
-            && let Some(found) = debug_file::find(module, space.root(), host)
-        {
-            images.extend(Image::copy(&found.file, found.build_id.as_deref(), found.of_host, &mut self.budget).ok());
-        }
+        self.failures.files += u64::from(own.is_none());
         images.extend(own);
+        images
+    }
+
+    /// What was split off from a file without debug information: the file that holds it, or else `MiniDebugInfo`.
+    fn copy_split_off(&mut self, space: &AddressSpace, module: &Module) -> Vec<Image> {
+        let found = self
+            .host
+            .as_ref()
+            .and_then(|host| debug_file::find(module, space.root(), host));
+        let separate = found.and_then(|found| {
+            Image::copy(&found.file, found.build_id.as_deref(), found.of_host, &mut self.budget).ok()
+        });
+        let complete = separate.as_ref().is_some_and(|image| !image.debug_refused);
+        let mut images: Vec<Image> = separate.into_iter().collect();
+        if !complete && mini_debug::is_offered(module.headers()) {
+            let build_id = module.build_id.as_deref();
+            match mini_debug::copy(module.file(), build_id, &mut self.budget, self.patience) {
+                Ok(image) => images.push(image),
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => self.failures.too_slow += 1,
+                Err(_) => self.failures.without_debug += 1,
+            }
+        }
         images
     }
 
@@ -259,6 +319,16 @@ impl Symbolizer {
                 ..Frame::default()
             }];
         };
+        if let Some(name) = self.jit.name_at(place, address.wrapping_sub(1)) {
+            return vec![Frame {
+                address,
+                module: PERF_MAP.to_owned(),
+                function: Some(name),
+                // The map counts as the process does.
+                offset: address,
+                ..Frame::default()
+            }];
+        }
         let calls = place
             .module
             .as_ref()
@@ -283,6 +353,19 @@ impl Symbolizer {
                 .collect(),
         }
     }
+}
+
+/// How many bytes may be held on this machine, as it is now.
+fn budget() -> u64 {
+    let text = read_start(Path::new("/proc/meminfo"), 4096).unwrap_or_default();
+    available(&String::from_utf8_lossy(&text)).map_or(MAX_BYTES, |bytes| MAX_BYTES.min(bytes / MEMORY_SHARE))
+}
+
+/// Bytes of memory that `/proc/meminfo` calls available.
+fn available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    kilobytes.checked_mul(1024)
 }
 
 #[cfg(test)]

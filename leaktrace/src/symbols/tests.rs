@@ -3,8 +3,8 @@ use std::process::Command;
 use proptest::prelude::*;
 
 use super::*;
-use crate::target::test_programs::{Running, compile, run};
-use crate::target::{ElfHeaders, Era};
+use crate::target::test_programs::{Running, compile, pack_symbols, run};
+use crate::target::{ElfHeaders, Era, Mapping};
 
 /// Prints its return addresses and waits. `last` ends in a call that does not return, so that its return address
 /// lies in the function behind it.
@@ -133,6 +133,69 @@ fn exported_functions_of_a_stripped_program_have_names() {
         functions(&symbolize(&space, &raw))[..4],
         ["report", "last", "f", "main"]
     );
+}
+
+#[test]
+fn local_functions_of_a_stripped_program_have_names_by_mini_debug_information() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = C.replace("int f(int depth)", "static int f(int depth)");
+    let flags = ["cc", "-O1", "-rdynamic", "-Wl,--build-id"];
+    let program = compile(dir.path(), "program", &flags, &source);
+    pack_symbols(&program, &["xz"]);
+    let (_running, space, raw) = start(&program);
+    let mut symbolizer = Symbolizer::new();
+    let stack = symbolizer.symbolize(&space, std::slice::from_ref(&raw)).remove(0);
+    // Three are exported; `f` is in neither table that a stripped file has.
+    assert_eq!(functions(&stack)[..4], ["report", "last", "f", "main"]);
+    assert_eq!(symbolizer.failures(), Failures::default());
+    // Damaged, it costs what it would have told, and that is counted.
+    let section = dir.path().join("section");
+    std::fs::write(&section, "no xz data").unwrap();
+    let damaged = dir.path().join("damaged");
+    run(Command::new("objcopy")
+        .arg(format!("--update-section=.gnu_debugdata={}", section.display()))
+        .arg(&program)
+        .arg(&damaged));
+    let (_running, space, raw) = start(&damaged);
+    let stack = symbolizer.symbolize(&space, &[raw]).remove(0);
+    assert_eq!(functions(&stack)[..4], ["report", "last", "?", "main"]);
+    assert_eq!(symbolizer.failures().without_debug, 1);
+}
+
+#[test]
+fn code_that_the_program_has_written_is_named_by_its_perf_map() {
+    let mut child = Running::start(Command::new("sh").args(["-c", "echo started; read word"]));
+    let mut space = AddressSpace::read(child.pid()).unwrap();
+    child.kill();
+    let path = std::path::PathBuf::from(format!("/tmp/perf-{}.map", child.pid()));
+    std::fs::write(&path, "7000000 100 malloc\n7000100 100 make things\n").unwrap();
+    let generated = Mapping {
+        start: 0x700_0000,
+        end: 0x700_1000,
+        executable: true,
+        ..Mapping::default()
+    };
+    space.set_mappings_for_tests(vec![generated]);
+    let raw = RawStack {
+        frames: vec![0x700_0080, 0x700_0100, 0x700_0101, 0x700_0900, 0x600_0000],
+        end: StackEnd::Gap,
+        era: Era::default(),
+    };
+    let mut symbolizer = Symbolizer::new();
+    symbolizer.follow(&space);
+    // Held open, it gives names when it is gone.
+    std::fs::remove_file(&path).unwrap();
+    child.end();
+    let mut stack = symbolizer.symbolize(&space, &[raw]).remove(0);
+    assert_eq!(functions(&stack), ["malloc", "malloc", "make things", "?", "?"]);
+    let modules: Vec<&str> = stack.frames.iter().map(|frame| frame.module.as_str()).collect();
+    assert_eq!(
+        modules,
+        ["[perf map]", "[perf map]", "[perf map]", "[anon]", "[unknown]"]
+    );
+    assert_eq!((stack.frames[0].offset, stack.whole), (0x700_0080, false));
+    trim::trim(&mut stack);
+    assert_eq!(stack.frames.len(), 5, "what a perf map calls malloc is the program's");
 }
 
 #[test]
@@ -382,7 +445,7 @@ fn a_library_cut_short_during_the_trace_does_no_harm() {
     );
     let mut late = Symbolizer::new();
     assert_eq!(functions(&late.symbolize(&space, &[raw])[0])[..2], ["?", "?"]);
-    assert_eq!(late.failures().files, 1);
+    assert_eq!((late.failures().changed, late.failures().files), (1, 0));
 }
 
 #[test]
@@ -406,7 +469,10 @@ fn a_library_overwritten_during_the_trace_gives_no_wrong_names() {
     let running = Running::start(Command::new(&program).current_dir(dir.path()));
     let space = AddressSpace::read(running.pid()).unwrap();
     std::fs::copy(other, library).unwrap();
-    assert_eq!(functions(&symbolize(&space, &stack_of(&running)))[..2], ["?", "?"]);
+    let mut symbolizer = Symbolizer::new();
+    let stack = symbolizer.symbolize(&space, &[stack_of(&running)]).remove(0);
+    assert_eq!(functions(&stack)[..2], ["?", "?"]);
+    assert_eq!((symbolizer.failures().changed, symbolizer.failures().files), (1, 0));
 }
 
 #[test]
@@ -426,6 +492,45 @@ fn a_file_that_takes_too_long_is_given_up() {
         "?",
         "it is not asked again"
     );
+}
+
+#[test]
+fn a_million_symbols_are_searched_in_seconds() {
+    use object::elf::Sym64;
+    use object::{LittleEndian as Little, U16, U32, U64};
+    let symbol = |at: u32| Sym64 {
+        st_name: U32::new(Little, 1 + at * 8),
+        st_info: object::elf::SymbolInfo(2),
+        st_other: object::elf::SymbolOther(0),
+        st_shndx: U16::new(Little, object::elf::SHN_ABS),
+        st_value: U64::new(Little, u64::from(at) * 4),
+        st_size: U64::new(Little, 4),
+    };
+    let symbols: Vec<Sym64<Little>> = (0..1_000_000).map(symbol).collect();
+    let mut names = b"\0".to_vec();
+    for at in 0..1_000_000 {
+        names.extend(format!("{at:07x}\0").bytes());
+    }
+    let headers = ElfHeaders::read(&std::fs::File::open("/proc/self/exe").unwrap()).unwrap();
+    let table = object::pod::bytes_of_slice(&symbols);
+    let image = Image::of_symbols(&headers, table, &names).unwrap();
+    let started = std::time::Instant::now();
+    let offsets: Vec<u64> = (0..BATCH as u64).map(|at| at * 6000 + 2).collect();
+    let answer = Worker::start()
+        .unwrap()
+        .ask((0, 0), &vec![image].into(), offsets.clone(), PATIENCE);
+    let calls = answer.unwrap().calls;
+    for (offset, calls) in offsets.iter().zip(calls) {
+        assert_eq!(calls[0].function, Some(format!("{:07x}", offset / 4)));
+    }
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+}
+
+#[test]
+fn less_is_held_where_memory_is_short() {
+    assert_eq!(available("MemTotal: 9 kB\nMemAvailable:   1024 kB\n"), Some(1 << 20));
+    assert_eq!((available(""), available("MemAvailable: x kB")), (None, None));
+    assert!((1..=MAX_BYTES).contains(&budget()));
 }
 
 #[test]

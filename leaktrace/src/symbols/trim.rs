@@ -1,5 +1,6 @@
 //! Leaves the allocator's own frames out, so that a stack begins where the program asks for memory. Pure.
 
+use super::jit::MODULE as PERF_MAP;
 use crate::profile::{Frame, Stack};
 
 /// Functions that are the allocator: their whole name, without parameters and template arguments.
@@ -93,7 +94,8 @@ const PREFIXES: &[&str] = &[
 
 /// Drops the leading frames that are the allocator's. If all are, the outermost stays: a stack is never empty.
 pub fn trim(stack: &mut Stack) {
-    let is_allocator = |frame: &Frame| frame.function.as_deref().is_some_and(is_allocator);
+    // What a perf map calls `malloc` need not be one.
+    let is_allocator = |frame: &Frame| frame.module != PERF_MAP && frame.function.as_deref().is_some_and(is_allocator);
     let leading = stack.frames.iter().take_while(|frame| is_allocator(frame)).count();
     stack.frames.drain(..leading.min(stack.frames.len().saturating_sub(1)));
 }

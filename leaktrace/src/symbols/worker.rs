@@ -18,7 +18,7 @@ use super::image::Image;
 use crate::target::printable;
 
 /// Name of the thread; also tells its panics from others.
-const THREAD: &str = "symbols";
+pub(super) const THREAD: &str = "symbols";
 /// Address space for its stack; only what is touched takes memory.
 const STACK_SIZE: usize = 64 << 20;
 
@@ -220,7 +220,7 @@ fn call(name: &str, code: Option<&CodeInfo<'_>>) -> Call {
 }
 
 /// A panic over a damaged file is counted, not printed.
-fn silence_panics() {
+pub(super) fn silence_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let others = std::panic::take_hook();

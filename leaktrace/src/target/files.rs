@@ -31,6 +31,14 @@ impl Root {
         reopen_regular(&openat2(&self.0, path, how)?)
     }
 
+    /// As [`Self::open_regular`], for a file that must be at `path` itself: a symbolic link there is refused.
+    pub fn open_regular_itself(&self, path: &Path) -> io::Result<File> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        reopen_regular(&openat2(&self.0, path, how)?)
+    }
+
     /// Whether both are the same directory.
     pub fn is_same(&self, other: &Self) -> bool {
         let identity = |root: &Self| {
@@ -146,6 +154,8 @@ mod tests {
                 .unwrap();
             assert_eq!(text, "inside", "{link}");
         }
+        assert!(root.open_regular_itself(Path::new("/etc/hostname")).is_ok());
+        assert!(root.open_regular_itself(Path::new("absolute")).is_err());
         assert!(!root.is_same(&Root::open(Path::new("/")).unwrap()));
         assert!(root.is_same(&Root::open(dir.path()).unwrap()));
     }

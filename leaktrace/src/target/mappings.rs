@@ -45,10 +45,25 @@ impl Mapping {
         (self.start..self.end).contains(&address)
     }
 
+    /// Whether it is memory that a program fills itself, where a JIT compiler can have its code: anonymous, or a file
+    /// that has only ever been in memory.
+    pub fn is_generated(&self) -> bool {
+        holds_generated(self.path.as_os_str().as_encoded_bytes())
+    }
+
     /// Whether a file is behind it.
     pub fn is_file(&self) -> bool {
         self.inode != 0 && self.path.has_root()
     }
+}
+
+/// Whether a mapping called `name` is memory that a program fills itself: see [`Mapping::is_generated`]. A name in
+/// `[anon:…]` is one that the program has given.
+pub fn holds_generated(name: &[u8]) -> bool {
+    name.is_empty()
+        || [&b"[anon"[..], b"/memfd:", b"/dev/zero", b"/dev/shm/", b"/SYSV"]
+            .iter()
+            .any(|start| name.starts_with(start))
 }
 
 /// The mappings of a process, by address.

@@ -11,6 +11,7 @@ pub mod launch;
 pub mod mappings;
 pub mod memory;
 pub mod module;
+pub mod perf_map;
 mod printable;
 pub mod process;
 pub mod space;
@@ -19,8 +20,9 @@ pub(crate) mod test_programs;
 
 pub use files::Root;
 pub use headers::ElfHeaders;
-pub use mappings::{Mapping, read_mappings};
+pub use mappings::{Mapping, holds_generated, read_mappings};
 pub use module::Module;
+pub use perf_map::PerfMapFile;
 pub use printable::printable;
 pub use process::{Process, Seccomp, TargetError};
 pub use space::{AddressSpace, Era, Place};

@@ -26,6 +26,8 @@ pub struct Module {
     /// Whether the file's name was gone when it was opened.
     pub deleted: bool,
     headers: ElfHeaders,
+    /// When it was last written to, in seconds and nanoseconds.
+    written: (i64, i64),
     file: File,
 }
 
@@ -45,8 +47,23 @@ impl Module {
             build_id: headers.build_id(&file),
             deleted: mapping.deleted,
             headers,
+            written: (metadata.mtime(), metadata.mtime_nsec()),
             file,
         })
+    }
+
+    /// Whether it is still what it was when it was opened. A file can be overwritten while it is mapped; what it holds
+    /// then says nothing about the code that ran. The time of writing alone proves nothing where a build id is the same.
+    pub fn is_unchanged(&self) -> bool {
+        let Ok(now) = ElfHeaders::read(&self.file) else {
+            return false;
+        };
+        let build_id = now.build_id(&self.file);
+        let written = self
+            .file
+            .metadata()
+            .is_ok_and(|now| (now.mtime(), now.mtime_nsec()) != self.written);
+        now.is_same_layout(&self.headers) && build_id == self.build_id && (build_id.is_some() || !written)
     }
 
     /// A path that leads to this very file for as long as the module lives.
@@ -91,6 +108,7 @@ fn open_mapped(directory: &Path, root: Option<&Root>, mapping: &Mapping) -> io::
 #[cfg(test)]
 mod tests {
     use super::super::mappings::read_mappings;
+    use super::super::test_programs::compile;
     use super::*;
 
     fn our_code() -> Mapping {
@@ -127,6 +145,29 @@ mod tests {
             ..mapping
         };
         assert!(Module::open(nowhere, Some(&root), &other).is_err());
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        for (flag, survives) in [("-Wl,--build-id=none", false), ("-Wl,--build-id", true)] {
+            let program = compile(dir.path(), "program", &["cc", flag], "int main(void) { return 0; }");
+            let (device, inode) = device_and_inode(&File::open(&program).unwrap()).unwrap();
+            let mapping = Mapping {
+                device,
+                inode,
+                path: program.clone(),
+                ..our_code()
+            };
+            let module = Module::open(Path::new("/nonexistent"), None, &mapping).unwrap();
+            assert!(module.is_unchanged());
+            let bytes = std::fs::read(&program).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::fs::write(&program, &bytes).unwrap();
+            assert_eq!(module.is_unchanged(), survives, "{flag}: the same bytes");
+            std::fs::write(&program, &bytes[..1000]).unwrap();
+            assert!(!module.is_unchanged(), "{flag}: cut short");
+        }
     }
 
     #[test]

@@ -339,11 +339,11 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-fn read_status(path: &Path) -> io::Result<String> {
+pub(super) fn read_status(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&read_bounded(&path.join("status"), MAX_STATUS)?).into_owned())
 }
 
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     let line = status
         .lines()
         .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')))?;

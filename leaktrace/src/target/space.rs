@@ -109,7 +109,7 @@ impl AddressSpace {
     /// # Errors
     /// The process is gone; what was known stays known.
     pub fn refresh(&mut self) -> io::Result<bool> {
-        let directory = fd_path(self.directory.as_raw_fd());
+        let directory = self.directory();
         let mappings = read_mappings_at(&directory)?;
         let code = |mappings: &[Mapping]| {
             mappings
@@ -227,6 +227,18 @@ impl AddressSpace {
     /// What the process sees as `/`, if it may be looked into. Stays open when the process ends.
     pub fn root(&self) -> Option<&Root> {
         self.root.as_ref()
+    }
+
+    /// Puts `mappings` in the place of those that were read; code is then found by them alone.
+    #[cfg(test)]
+    pub(crate) fn set_mappings_for_tests(&mut self, mappings: Vec<Mapping>) {
+        self.code.clear();
+        self.mappings = mappings;
+    }
+
+    /// The process's directory under `/proc`; it leads nowhere once the process has ended.
+    pub(super) fn directory(&self) -> PathBuf {
+        fd_path(self.directory.as_raw_fd())
     }
 
     fn module_of(&self, mapping: &Mapping) -> Option<Arc<Module>> {

@@ -101,3 +101,30 @@ impl Drop for Running {
         self.stop();
     }
 }
+
+/// Strips `program` to its dynamic symbols and adds the others in `.gnu_debugdata`, packed by `packer`, as distributions
+/// do it.
+pub fn pack_symbols(program: &Path, packer: &[&str]) {
+    let (mini, keep) = (program.with_extension("mini"), program.with_extension("keep"));
+    let names = |options: &[&str], kinds: &[&str]| -> Vec<String> {
+        let nm = Command::new("nm").args(options).arg(program).output().unwrap();
+        let lines = String::from_utf8(nm.stdout).unwrap();
+        let fields = lines.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let kept = fields.filter(|fields| kinds.is_empty() || fields.get(1).is_some_and(|kind| kinds.contains(kind)));
+        kept.map(|fields| fields[0].to_owned()).collect()
+    };
+    let dynamic = names(&["-D", "--format=posix", "--defined-only"], &[]);
+    let mut local = names(&["--format=posix", "--defined-only"], &["T", "t", "D"]);
+    local.retain(|name| !dynamic.contains(name));
+    std::fs::write(&keep, local.join("\n") + "\n").unwrap();
+    run(Command::new("objcopy").arg("--only-keep-debug").arg(program).arg(&mini));
+    run(Command::new("objcopy")
+        .args(["-S", "--remove-section=.gdb_index", "--remove-section=.comment"])
+        .arg(format!("--keep-symbols={}", keep.display()))
+        .arg(&mini));
+    run(Command::new(packer[0]).args(&packer[1..]).arg("--force").arg(&mini));
+    run(Command::new("strip").arg(program));
+    run(Command::new("objcopy")
+        .arg(format!("--add-section=.gnu_debugdata={}.xz", mini.display()))
+        .arg(program));
+}

@@ -1,5 +1,6 @@
 //! Programs that people run, as their distribution ships them: they run on, give right answers, and are reported on.
 
+mod jit;
 mod jq;
 mod nginx;
 mod postgres;
@@ -14,6 +15,7 @@ use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     [
+        jit::trials(),
         jq::trials(),
         nginx::trials(),
         postgres::trials(),

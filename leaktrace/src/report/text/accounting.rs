@@ -119,6 +119,15 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "unreadable_files" => ("file", "files", " that could not be read for names"),
         "files_without_debug" => ("file", "files", " with debug information that could not be used"),
         "slow_files" => ("file", "files", " given up, as names took too long"),
+        "changed_files" => ("file", "files", " overwritten during the trace, and not used for names"),
+        "refused_perf_maps" => (
+            "perf map",
+            "perf maps",
+            " not used: not a regular file of the process's user or of root",
+        ),
+        "perf_map_lines" => ("line", "lines", " of the perf map that name no code"),
+        "perf_map_entries" => ("name", "names", " of the perf map left out for want of room"),
+        "perf_map_unread" => ("byte", "bytes", " of the perf map not read yet"),
         _ => return None,
     })
 }
@@ -153,6 +162,21 @@ mod tests {
                 "lost: 1 call without room to walk the stack, 1,204 blocks (96.0 KiB) that found the live table full \
                  (raise --max-live); also seen: 3 something new, 12 frees of blocks that are not in the table (from before the trace, \
                  mostly)"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn what_gave_no_names_is_said() {
+        let line = with(
+            &[],
+            &[("changed_files", 1), ("refused_perf_maps", 1), ("perf_map_lines", 2)],
+        );
+        assert!(
+            line.ends_with(
+                "1 file overwritten during the trace, and not used for names, 2 lines of the perf map that name no code, \
+                 1 perf map not used: not a regular file of the process's user or of root"
             ),
             "{line}"
         );

@@ -65,11 +65,19 @@ fn what(frame: &Frame, view: &View) -> String {
     }
 }
 
+/// The name of a module in brackets, which those without a file have already: `[vdso]`, `[perf map]`.
+fn in_brackets(module: &str) -> String {
+    if module.starts_with('[') {
+        return module.to_owned();
+    }
+    format!("[{module}]")
+}
+
 /// Where that is: file and line; the module of a function without them; the build id of a frame without a function.
 fn place(frame: &Frame, view: &View) -> String {
     let place = match (frame.name(), &frame.file) {
         (None, _) => build_id(frame, view),
-        (Some(_), None) => format!("[{}]", frame.module_name()),
+        (Some(_), None) => in_brackets(frame.module_name()),
         (Some(_), Some(file)) => match frame.line {
             Some(line) => format!("{file}:{line}"),
             None => file.clone(),
@@ -112,6 +120,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn modules_without_a_file_have_one_pair_of_brackets() {
+        let shown = ["libc.so.6", "[vdso]", "[perf map]"].map(in_brackets);
+        assert_eq!(shown, ["[libc.so.6]", "[vdso]", "[perf map]"]);
+    }
 
     #[test]
     fn fitting_keeps_the_end_that_tells_most() {
