@@ -7,6 +7,7 @@ mod debug_file;
 mod demangle;
 mod golang;
 mod image;
+pub mod source;
 pub mod trim;
 mod worker;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use leaktrace_common::events::StackEnd;
 
-use crate::profile::{Frame, Stack};
+use crate::profile::{Ending, Frame, Stack};
 use crate::target::{AddressSpace, ElfHeaders, Era, Module, Place, Root};
 use golang::GoTables;
 use image::Image;
@@ -116,6 +117,7 @@ impl Symbolizer {
             .collect();
         let stack = |raw: &RawStack| Stack {
             whole: raw.end == StackEnd::Whole,
+            end: ending(raw.end),
             frames: raw
                 .frames
                 .iter()
@@ -282,6 +284,18 @@ impl Symbolizer {
                 .map(|(at, call)| frame(call, at + 1 < calls.len()))
                 .collect(),
         }
+    }
+}
+
+/// How a walk ended, in the words of a profile.
+fn ending(end: StackEnd) -> Ending {
+    match end {
+        StackEnd::Whole => Ending::Whole,
+        StackEnd::Gap => Ending::NoUnwindInfo,
+        StackEnd::Unsupported => Ending::UnsupportedRule,
+        StackEnd::Fault => Ending::Unreadable,
+        StackEnd::TooDeep => Ending::TooDeep,
+        StackEnd::Guessed => Ending::Guessed,
     }
 }
 
