@@ -59,7 +59,7 @@ pub fn probing(space: &AddressSpace) -> Probing {
         plan_ns,
         ..match planned {
             Ok(plan) => of_plan(plan, &modules),
-            Err(nothing) => none(nothing),
+            Err(nothing) => none(&nothing),
         }
     }
 }
@@ -85,7 +85,7 @@ fn of_plan(plan: Plan, modules: &[&Module]) -> Probing {
     }
 }
 
-fn none(nothing: PlanError) -> Probing {
+fn none(nothing: &PlanError) -> Probing {
     Probing {
         refused: Some(nothing.to_string()),
         ..Probing::default()

@@ -238,9 +238,9 @@ fn table<const N: usize>(rows: &[[String; N]], right: &[usize], width: usize) ->
                 let room = width.saturating_sub(line.chars().count());
                 line.push_str(&shortened_start(cell, room));
             } else if right.contains(&at) {
-                line.push_str(&format!("{cell:>widest$}  "));
+                line = format!("{line}{cell:>widest$}  ");
             } else {
-                line.push_str(&format!("{cell:<widest$}  "));
+                line = format!("{line}{cell:<widest$}  ");
             }
         }
         line
