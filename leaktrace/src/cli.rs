@@ -30,12 +30,34 @@ pub struct Cli {
 pub enum Command {
     /// Write a saved profile in another format.
     Render(RenderArgs),
+    /// Show what a trace of a process would do; attaches nothing and needs no root for processes of your own.
+    Inspect(InspectArgs),
     /// Print the man page (roff) or a shell's completions.
     #[command(hide = true)]
     Generate {
         /// What to print.
         what: Generate,
     },
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Process to look at.
+    #[arg(short, long, value_name = "PID")]
+    pub pid: u32,
+    /// Format on standard output.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub format: PlainFormat,
+}
+
+/// A format of what is no profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlainFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// What `generate` prints.

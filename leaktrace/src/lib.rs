@@ -8,6 +8,7 @@ mod architecture;
 pub mod cli;
 pub mod generate;
 pub mod go;
+pub mod inspect;
 pub mod kernel;
 pub mod probes;
 pub mod profile;

@@ -8,14 +8,17 @@ use std::{
 use clap::Parser as _;
 use leaktrace::{
     cli::{Cli, Command},
-    generate, report, session,
-    settings::{TraceSettings, UsageError},
+    generate, inspect, report, session,
+    settings::{self, TraceSettings, UsageError},
 };
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Render(args)) => report::render(&args),
+        Some(Command::Inspect(args)) => settings::process_id(args.pid)
+            .map_err(|e| UsageError(e).into())
+            .and_then(|pid| inspect::run(pid, args.format)),
         Some(Command::Generate { what }) => generate::generate(what),
         None => TraceSettings::new(cli.trace)
             .map_err(|e| UsageError(e).into())

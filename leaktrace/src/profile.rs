@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+mod ending;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod read;
 
+pub use self::ending::{CutStacks, Ending, cut_stacks};
 pub use self::read::{ReadError, read};
 
 /// The schema this version writes, and the only one it reads.
@@ -126,6 +128,12 @@ pub struct Accounting {
     /// Those of them that were unwound to their end.
     #[serde(default)]
     pub whole_stacks: u64,
+    /// Blocks allocated on stacks that were unwound to their end; `None` where that was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_allocations: Option<u64>,
+    /// Stacks that were not, by [`Ending::word`]; no entry for what did not happen.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cut_stacks: BTreeMap<String, CutStacks>,
 }
 
 /// One stack that allocates.
@@ -202,6 +210,9 @@ pub enum Reach {
 pub struct Stack {
     /// Whether it was unwound to its end.
     pub whole: bool,
+    /// How it ended; ask [`Stack::ending`], which does not trust this.
+    #[serde(default, skip_serializing_if = "Ending::is_unknown")]
+    pub end: Ending,
     /// Frames, innermost first.
     pub frames: Vec<Frame>,
 }

@@ -10,7 +10,8 @@
 use std::collections::BTreeSet;
 
 use iced_x86::{
-    Code, ConditionCode, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess, Register,
+    Code, ConditionCode, Decoder, DecoderOptions, FlowControl, Formatter as _, Instruction, InstructionInfoFactory,
+    NasmFormatter, OpAccess, Register,
 };
 use leaktrace_common::probes::{CallKind, ProbeSpec};
 
@@ -81,6 +82,23 @@ pub fn at_start(code: &[u8]) -> Placement {
         offset: 0,
         emulated: bytes.and_then(|bytes| emulated(bytes, 0)).is_some(),
     }
+}
+
+/// The first instruction of `code` as an assembler writes it, jumps counted from `address`; nothing where there is none.
+pub fn instruction(code: &[u8], address: u64) -> Option<String> {
+    let first = Decoder::with_ip(64, code, address, DecoderOptions::NONE)
+        .into_iter()
+        .next()
+        .filter(|first| !first.is_invalid())?;
+    let mut text = String::new();
+    let mut formatter = NasmFormatter::new();
+    let options = formatter.options_mut();
+    options.set_hex_prefix("0x");
+    options.set_hex_suffix("");
+    options.set_branch_leading_zeros(false);
+    options.set_show_branch_size(false);
+    formatter.format(&first, &mut text);
+    Some(text)
 }
 
 /// Every instruction, with its offset as its address; none when any byte is not part of one.

@@ -1,6 +1,9 @@
 //! A profile made by hand, with one of everything that a report must show, for tests.
 
-use super::{Accounting, Frame, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, TimelinePoint, Tool, Verdict, Window};
+use super::{
+    Accounting, CutStacks, Ending, Frame, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, TimelinePoint, Tool,
+    Verdict, Window,
+};
 
 const EXE: &str = "/usr/bin/orders";
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libjson.so.5";
@@ -63,6 +66,15 @@ fn accounting() -> Accounting {
     Accounting {
         stacks: 3,
         whole_stacks: 2,
+        whole_allocations: Some(1_261_001),
+        cut_stacks: [(
+            "no_unwind_info".to_owned(),
+            CutStacks {
+                stacks: 1,
+                allocations: 1209,
+            },
+        )]
+        .into(),
         allocations: 1_262_210,
         frees: 1_214_000,
         allocated_bytes: 1_013_007_376,
@@ -101,6 +113,7 @@ fn leaking() -> Site {
         held_by: None,
         stack: Stack {
             whole: true,
+            end: Ending::Whole,
             frames: vec![
                 inlined(frame(
                     0x1a40,
@@ -145,6 +158,7 @@ fn cache() -> Site {
         held_by: Some("global orders::cache".to_owned()),
         stack: Stack {
             whole: true,
+            end: Ending::Whole,
             frames: vec![
                 frame(0x3000, "orders::Cache::fill()", None),
                 frame(0x1120, "main", None),
@@ -166,6 +180,7 @@ fn stripped() -> Site {
         why: "live bytes vary too much over 30.0 s to say whether they grow".to_owned(),
         stack: Stack {
             whole: false,
+            end: Ending::NoUnwindInfo,
             frames: vec![
                 foreign(LIBRARY, 0x7f20_0000_0000, 0x4f10, Some("json_new")),
                 foreign(LIBRARY, 0x7f20_0000_0000, 0x8a2c, None),
@@ -188,6 +203,7 @@ fn churning() -> Site {
         why: "all 1,214,000 blocks allocated were freed again".to_owned(),
         stack: Stack {
             whole: true,
+            end: Ending::Whole,
             frames: vec![
                 frame(0x2400, "orders::reply(int)", Some(("src/server.cc", 120))),
                 frame(0x1109, "main", Some(("src/main.cc", 17))),

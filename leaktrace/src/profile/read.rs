@@ -129,7 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::profile::{Reach, Verdict, fixture};
+    use crate::profile::{Ending, Reach, Verdict, fixture};
 
     fn saved() -> serde_json::Value {
         serde_json::to_value(fixture::profile()).expect("a profile is JSON")
@@ -205,6 +205,23 @@ mod tests {
             (read.sites[0].verdict, read.sites[0].reach),
             (Verdict::Unknown, Reach::Unknown)
         );
+    }
+
+    #[test]
+    fn profiles_from_before_endings_still_read() {
+        let mut profile = saved();
+        let accounting = profile["accounting"].as_object_mut().expect("an object");
+        accounting.retain(|field, _| {
+            !["whole_allocations", "cut_stacks", "stacks", "whole_stacks"].contains(&field.as_str())
+        });
+        for site in profile["sites"].as_array_mut().expect("an array") {
+            site["stack"].as_object_mut().expect("an object").remove("end");
+        }
+        let read = read(profile.to_string().as_bytes()).expect("reads");
+        let endings: Vec<Ending> = read.sites.iter().map(|site| site.stack.ending()).collect();
+        assert_eq!(endings, [Ending::Whole, Ending::Whole, Ending::Unknown, Ending::Whole]);
+        assert_eq!(read.accounting.whole_allocations, None);
+        assert!(read.accounting.cut_stacks.is_empty());
     }
 
     #[test]

@@ -89,7 +89,11 @@ mod tests {
         let mut profile = fixture::profile();
         profile.sites.truncate(1);
         profile.sites[0] = Site {
-            stack: Stack { whole: true, frames },
+            stack: Stack {
+                whole: true,
+                frames,
+                ..Stack::default()
+            },
             live_bytes: 7,
             ..profile.sites[0].clone()
         };

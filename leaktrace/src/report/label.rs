@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use crate::profile::Frame;
 
 /// `text` on one line, without anything that a terminal obeys: control characters and changes of writing direction.
-pub(super) fn one_line(text: &str) -> Cow<'_, str> {
+pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     if text.chars().any(is_unsafe) {
         Cow::Owned(text.chars().map(made_safe).collect())
     } else {

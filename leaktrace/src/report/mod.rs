@@ -20,8 +20,10 @@ mod render;
 mod svg;
 pub mod terminal;
 mod text;
+pub(crate) mod wrap;
 
 pub use self::interval::write_interval;
+pub(crate) use self::label::one_line;
 pub use self::output::{check_writable, write_reports};
 pub use self::render::render;
 

@@ -7,7 +7,7 @@ mod attach;
 mod clock;
 mod code;
 mod cohorts;
-mod guard;
+pub mod guard;
 mod launch;
 mod loader;
 mod output;

@@ -12,7 +12,7 @@ use super::recorder::{Recorder, SiteNow, positive};
 use crate::{
     analysis::{self, Cohort, Evidence, History},
     kernel::{CounterValues, KernelError},
-    profile::{Accounting, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, Tool, Verdict, Window},
+    profile::{Accounting, Ending, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, Tool, Verdict, Window, cut_stacks},
     symbols::{RawStack, Symbolizer, trim::trim},
     target::{AddressSpace, Era},
 };
@@ -150,8 +150,12 @@ fn one_site(recorder: &Recorder, index: u32, now: &SiteNow, scene: &Scene) -> Si
 
 fn symbolize(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene, sites: &mut [(u32, Site)]) {
     let raw: Vec<RawStack> = sites.iter().map(|(index, _)| raw_stack(recorder, *index)).collect();
-    for ((_, site), mut stack) in sites.iter_mut().zip(symbolizer.symbolize(scene.space, &raw)) {
+    for ((index, site), mut stack) in sites.iter_mut().zip(symbolizer.symbolize(scene.space, &raw)) {
         trim(&mut stack);
+        // No record, no walk to tell of.
+        if recorder.site(*index).is_none() {
+            stack.end = Ending::NotKept;
+        }
         site.stack = stack;
     }
 }
@@ -191,6 +195,7 @@ fn accounting(
     }
     let mut notes = notes(counters, symbolizer);
     let shown: u64 = sites.iter().map(|site| site.live_count).sum();
+    let whole = || sites.iter().filter(|site| site.stack.whole);
     let young = positive(live.count).saturating_sub(shown);
     if scene.min_age_ns > 0 && young > 0 {
         notes.insert("young".into(), young);
@@ -207,7 +212,9 @@ fn accounting(
         lost,
         notes,
         stacks: sites.len() as u64,
-        whole_stacks: sites.iter().filter(|site| site.stack.whole).count() as u64,
+        whole_stacks: whole().count() as u64,
+        whole_allocations: Some(whole().map(|site| site.allocated_count).sum()),
+        cut_stacks: cut_stacks(sites),
     })
 }
 

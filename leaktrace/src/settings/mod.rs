@@ -5,7 +5,7 @@
 pub mod size;
 mod trace;
 
-pub use trace::{Subject, TraceSettings};
+pub use trace::{Subject, TraceSettings, process_id};
 
 /// The command line does not make sense; exit code 2.
 #[derive(Debug, thiserror::Error)]

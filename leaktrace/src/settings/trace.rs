@@ -80,11 +80,16 @@ impl TraceSettings {
 
 fn subject(pid: Option<u32>, program: Vec<OsString>) -> Result<Subject> {
     match (pid, program.is_empty()) {
-        (Some(0), _) => bail!("--pid 0 is no process: give the number of a running process"),
-        (Some(pid), _) => Ok(Subject::Process(pid)),
+        (Some(pid), _) => process_id(pid).map(Subject::Process),
         (None, false) => Ok(Subject::Command(program)),
         (None, true) => bail!("nothing to trace: give --pid N, or a command after --"),
     }
+}
+
+/// The number of a process.
+pub fn process_id(pid: u32) -> Result<u32> {
+    ensure!(pid != 0, "--pid 0 is no process: give the number of a running process");
+    Ok(pid)
 }
 
 fn duration(flag: &str, text: &str) -> Result<Duration> {

@@ -10,6 +10,7 @@ mod image;
 mod jit;
 mod mini_debug;
 mod perf_map;
+pub mod source;
 pub mod trim;
 mod worker;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use leaktrace_common::events::StackEnd;
 
-use crate::profile::{Frame, Stack};
+use crate::profile::{Ending, Frame, Stack};
 use crate::target::files::read_start;
 use crate::target::{AddressSpace, Era, Module, Place, Root};
 use golang::GoTables;
@@ -141,6 +142,7 @@ impl Symbolizer {
             .collect();
         let stack = |raw: &RawStack| Stack {
             whole: raw.end == StackEnd::Whole,
+            end: ending(raw.end),
             frames: raw
                 .frames
                 .iter()
@@ -366,6 +368,19 @@ fn available(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     kilobytes.checked_mul(1024)
+}
+
+/// How a walk ended, in the words of a profile.
+fn ending(end: StackEnd) -> Ending {
+    match end {
+        StackEnd::Whole => Ending::Whole,
+        StackEnd::Gap => Ending::NoUnwindInfo,
+        StackEnd::Unsupported => Ending::UnsupportedRule,
+        StackEnd::Fault => Ending::Unreadable,
+        StackEnd::TooDeep => Ending::TooDeep,
+        StackEnd::Guessed => Ending::Guessed,
+        StackEnd::Unsettled => Ending::Unsettled,
+    }
 }
 
 #[cfg(test)]

@@ -140,6 +140,7 @@ fn without_arguments(function: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::Ending;
 
     fn stack(functions: &[&str]) -> Stack {
         let frame = |name: &&str| Frame {
@@ -148,6 +149,7 @@ mod tests {
         };
         Stack {
             whole: true,
+            end: Ending::Whole,
             frames: functions.iter().map(frame).collect(),
         }
     }

@@ -184,7 +184,7 @@ impl AddressSpace {
         let mapping = self
             .mappings
             .get(index)
-            .filter(|mapping| mapping.contains(address) && !mapping.executable)?;
+            .filter(|mapping| mapping.contains(address) && !(mapping.executable && mapping.is_file()))?;
         let module = self.module_of(mapping);
         let name = module
             .as_ref()

@@ -37,12 +37,15 @@ fn encode(profile: &Profile) -> anyhow::Result<proto::Profile> {
     let default_sample_type = strings.index("inuse_space".to_owned()) as i64;
     let mappings = Mappings::of(profile);
     let mut locations = Locations::new(&mappings, &mut strings);
-    let sample = profile
+    let mut sample = profile
         .sites
         .iter()
         .map(|site| sample(site, locations.of_stack(&site.stack)))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
     let (location, function) = locations.finish();
+    for (sample, site) in sample.iter_mut().zip(&profile.sites) {
+        sample.label = ending(site, &mut strings).into_iter().collect();
+    }
     Ok(proto::Profile {
         sample_type,
         sample,
@@ -91,6 +94,15 @@ fn sample(site: &Site, location_id: Vec<u64>) -> anyhow::Result<proto::Sample> {
     Ok(proto::Sample {
         location_id,
         value: values.into_iter().map(signed).collect::<Result<_, _>>()?,
+        label: Vec::new(),
+    })
+}
+
+/// How a stack that is not whole ended, as in a saved profile.
+fn ending(site: &Site, strings: &mut Table<String>) -> Option<proto::Label> {
+    (!site.stack.whole).then(|| proto::Label {
+        key: strings.index("stack_end".to_owned()) as i64,
+        str: strings.index(site.stack.ending().word().to_owned()) as i64,
     })
 }
 

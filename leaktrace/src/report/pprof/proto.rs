@@ -64,6 +64,20 @@ pub(crate) struct Sample {
     /// One for each sample type.
     #[prost(int64, repeated, tag = "2")]
     pub value: Vec<i64>,
+    /// What else is known of it.
+    #[prost(message, repeated, tag = "3")]
+    pub label: Vec<Label>,
+}
+
+/// One thing known of a sample.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct Label {
+    /// Its name; an index.
+    #[prost(int64, tag = "1")]
+    pub key: i64,
+    /// What it is; an index.
+    #[prost(int64, tag = "2")]
+    pub str: i64,
 }
 
 /// A module in memory.

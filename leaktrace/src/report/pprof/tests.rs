@@ -166,10 +166,13 @@ fn hostile_addresses_stay_within_their_mappings() {
         at(0x7fff, 0x10, ""),
         at(0x7f00_0000_1234, 0x1234, "[vdso]"),
     ];
-    profile.sites[0].stack = Stack { whole: false, frames };
+    profile.sites[0].stack = Stack {
+        frames,
+        ..Stack::default()
+    };
     profile.sites[1].stack = Stack {
         whole: true,
-        frames: Vec::new(),
+        ..Stack::default()
     };
     assert_sound(&decoded(&profile));
     profile.sites[0].live_bytes = u64::MAX;

@@ -71,11 +71,11 @@ fn hostile_names_stay_text() {
     profile.target.exe = "/tmp/<script>&\u{1b}\"".to_owned();
     let function = Some("</svg><script>alert(1)</script>\u{0}\u{b} 12 13".to_owned());
     profile.sites[0].stack = Stack {
-        whole: false,
         frames: vec![Frame {
             function,
             ..Frame::default()
         }],
+        ..Stack::default()
     };
     for profile in [
         &profile,

@@ -2,7 +2,7 @@
 
 use crate::profile::{Accounting, MAIN_THREAD_GONE};
 use crate::report::label;
-use crate::units::{count, number, size};
+use crate::units::{count, number, percent, size};
 
 /// The line.
 pub(super) fn line(accounting: &Accounting) -> String {
@@ -24,7 +24,54 @@ fn stacks(accounting: &Accounting) -> String {
     match all.saturating_sub(whole) {
         _ if all == 0 => String::new(),
         0 => "; all stacks whole".to_owned(),
-        cut => format!("; {} of {} stacks not whole", number(cut), number(all)),
+        cut => format!("; {}{}", not_whole(cut, accounting), endings(accounting)),
+    }
+}
+
+/// `1 of 3 stacks not whole, with 0.1 % of the allocations`.
+fn not_whole(cut: u64, accounting: &Accounting) -> String {
+    let stacks = format!("{} of {} stacks not whole", number(cut), number(accounting.stacks));
+    let all = accounting.allocations;
+    match accounting.whole_allocations {
+        Some(whole) if all > 0 => {
+            let share = percent(all.saturating_sub(whole) as f64, all as f64);
+            format!("{stacks}, with {share} of the allocations")
+        }
+        _ => stacks,
+    }
+}
+
+/// Why the stacks are not whole, the most frequent reason first.
+fn endings(accounting: &Accounting) -> String {
+    let mut cut: Vec<(&String, u64)> = accounting
+        .cut_stacks
+        .iter()
+        .map(|(word, cut)| (word, cut.stacks))
+        .collect();
+    cut.sort_by_key(|(_, stacks)| std::cmp::Reverse(*stacks));
+    let words = cut
+        .iter()
+        .map(|(word, stacks)| format!("{} {}", number(*stacks), ending(word)));
+    let words: Vec<String> = words.collect();
+    if words.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", words.join(", "))
+    }
+}
+
+/// What a word of the contract means; one of a newer version is its own.
+fn ending(word: &str) -> String {
+    match word {
+        "no_unwind_info" => "in code without unwinding information".to_owned(),
+        "unsupported_rule" => "at unwinding information not supported".to_owned(),
+        "unreadable" => "unreadable".to_owned(),
+        "too_deep" => "too deep".to_owned(),
+        "guessed" => "guessed by frame pointers".to_owned(),
+        "unsettled" => "taken while code was being unmapped".to_owned(),
+        "not_kept" => "not kept".to_owned(),
+        "unknown" => "for reasons not known".to_owned(),
+        newer => label::one_line(&newer.replace('_', " ")).into_owned(),
     }
 }
 
@@ -135,6 +182,7 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::CutStacks;
 
     fn with(lost: &[(&str, u64)], notes: &[(&str, u64)]) -> String {
         let map = |entries: &[(&str, u64)]| entries.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect();
@@ -180,6 +228,32 @@ mod tests {
             ),
             "{line}"
         );
+    }
+
+    #[test]
+    fn stacks_that_are_not_whole_are_shared_out_by_allocations() {
+        let cut = |word: &str, stacks| (word.to_owned(), CutStacks { stacks, allocations: 0 });
+        let accounting = Accounting {
+            allocations: 1000,
+            complete: true,
+            stacks: 10,
+            whole_stacks: 7,
+            whole_allocations: Some(990),
+            cut_stacks: [cut("guessed", 1), cut("too_deep", 2), cut("by_magic", 1)].into(),
+            ..Accounting::default()
+        };
+        let told = stacks(&accounting);
+        assert_eq!(
+            told,
+            "; 3 of 10 stacks not whole, with 1.0 % of the allocations (2 too deep, 1 by magic, 1 guessed by frame \
+             pointers)"
+        );
+        let old = Accounting {
+            stacks: 10,
+            whole_stacks: 7,
+            ..Accounting::default()
+        };
+        assert_eq!(stacks(&old), "; 3 of 10 stacks not whole");
     }
 
     #[test]

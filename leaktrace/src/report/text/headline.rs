@@ -30,7 +30,7 @@ pub(super) fn cautions(profile: &Profile) -> Vec<String> {
     let accounting = &profile.accounting;
     let mut cautions = Vec::new();
     if !accounting.complete {
-        cautions.push("Incomplete: events were lost (last line), so that true numbers may differ".to_owned());
+        cautions.push("Incomplete: events were lost (see the end), so that true numbers may differ".to_owned());
     }
     if accounting.sample_bytes > 1 {
         let interval = units::size(accounting.sample_bytes);

@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use super::{Report, View};
+use super::{Report, View, wrap::wrapped};
 use crate::profile::Profile;
 
 mod accounting;
@@ -24,10 +24,21 @@ impl Report for TextReport {
         }
         writeln!(out, "{}", paint.faint(&target::line(profile)))?;
         sites::write(profile, view, out)?;
-        writeln!(out, "\n{}", accounting::line(&profile.accounting))?;
+        writeln!(out)?;
+        wrapped(&accounting::line(&profile.accounting), width(view), "  ")
+            .iter()
+            .try_for_each(|line| writeln!(out, "{line}"))?;
         Ok(())
     }
 }
+
+/// Columns of what is wrapped: also without a terminal, as people read that too.
+fn width(view: &View) -> usize {
+    view.width.unwrap_or(USUAL_WIDTH)
+}
+
+/// Columns where nothing is known of the terminal.
+const USUAL_WIDTH: usize = 80;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::paint::Paint;
 use super::stack;
 use crate::profile::{Profile, Reach, Site, Verdict};
-use crate::report::{View, label};
+use crate::report::{View, label, wrap::wrapped};
 use crate::units;
 
 /// Writes the sites that the view shows, and a line on those that it does not.
@@ -34,15 +34,27 @@ fn write_site(site: &Site, rank: u64, profile: &Profile, view: &View, out: &mut 
         units::number(rank),
         paint.bold(&numbers(site, profile.accounting.live_bytes))
     )?;
-    writeln!(
-        out,
-        "    {}{}",
-        paint.verdict(site.verdict, verdict(site.verdict)),
-        because(site)
-    )?;
+    write_verdict(site, view, out)?;
     stack::lines(&site.stack, view)
         .iter()
         .try_for_each(|line| writeln!(out, "{line}"))
+}
+
+/// The verdict and why, wrapped.
+fn write_verdict(site: &Site, view: &View, out: &mut dyn Write) -> io::Result<()> {
+    let word = verdict(site.verdict);
+    let lines = wrapped(
+        &format!("{word}{}", because(site)),
+        super::width(view).saturating_sub(4),
+        "  ",
+    );
+    for (line, at) in lines.iter().zip(0..) {
+        match line.strip_prefix(word).filter(|_| at == 0) {
+            Some(rest) => writeln!(out, "    {}{rest}", Paint(view.colour).verdict(site.verdict, word))?,
+            None => writeln!(out, "    {line}")?,
+        }
+    }
+    Ok(())
 }
 
 /// `12.1 MiB in 47,000 blocks, 97 %; growing 412 KiB/s; oldest 29.5 s`.

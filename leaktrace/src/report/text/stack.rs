@@ -1,8 +1,8 @@
 //! A stack as lines that a person can read: function, file and line; module and offset where there is no symbol. Pure.
 
 use super::paint::Paint;
-use crate::profile::{Frame, Stack};
-use crate::report::{View, label};
+use crate::profile::{Ending, Frame, Stack};
+use crate::report::{View, label, wrap::wrapped};
 
 const INDENT: usize = 6;
 
@@ -19,10 +19,30 @@ pub(super) fn lines(stack: &Stack, view: &View) -> Vec<String> {
     if stack.frames.is_empty() {
         lines.push(indented(&paint.faint("no frame of the stack is known")));
     }
-    if !stack.whole {
-        lines.push(indented(&paint.warn("… the callers beyond this could not be found")));
+    if let Some(words) = closing(stack.ending()) {
+        let room = view.width.unwrap_or(usize::MAX).saturating_sub(INDENT);
+        lines.extend(
+            wrapped(words, room, "  ")
+                .iter()
+                .map(|line| indented(&paint.warn(line))),
+        );
     }
     lines
+}
+
+/// What closes a stack that is not whole.
+fn closing(ending: Ending) -> Option<&'static str> {
+    Some(match ending {
+        Ending::Whole => return None,
+        Ending::NoUnwindInfo => "… more callers: the code here has no unwinding information",
+        Ending::UnsupportedRule => "… more callers: the unwinding information here is of a kind not supported",
+        Ending::Unreadable => "… more callers: the stack could not be read beyond this",
+        Ending::TooDeep => "… more callers: deeper than 127 frames",
+        Ending::Guessed => "… guessed by frame pointers: frames of code without them may be missing",
+        Ending::Unsettled => "… taken while code was being unmapped: frames may be those of other code",
+        Ending::NotKept => "… the stack was not kept, for want of room (see the end of the report)",
+        Ending::Unknown => "… the callers beyond this could not be found",
+    })
 }
 
 fn frame_lines(frames: &[Frame], view: &View) -> Vec<String> {
@@ -143,6 +163,7 @@ mod tests {
         };
         let stack = Stack {
             whole: true,
+            end: Ending::Whole,
             frames: (0..100).map(frame).collect(),
         };
         let fitted = lines(
@@ -160,11 +181,44 @@ mod tests {
         assert_eq!(lines(&stack, &View::default()).len(), 100);
     }
 
+    #[test]
+    fn every_ending_but_the_whole_is_said_and_fits() {
+        for (ending, words) in [
+            (Ending::NoUnwindInfo, "no unwinding information"),
+            (Ending::UnsupportedRule, "not supported"),
+            (Ending::Unreadable, "could not be read"),
+            (Ending::TooDeep, "deeper than 127 frames"),
+            (Ending::Guessed, "guessed by frame pointers"),
+            (Ending::NotKept, "was not kept"),
+            (Ending::Unknown, "could not be found"),
+        ] {
+            let stack = Stack {
+                end: ending,
+                frames: vec![Frame::default()],
+                ..Stack::default()
+            };
+            let view = |width| View {
+                width,
+                ..View::default()
+            };
+            let told = lines(&stack, &view(None));
+            assert!(told.last().is_some_and(|line| line.contains(words)), "{told:#?}");
+            let narrow = lines(&stack, &view(Some(50)));
+            assert!(narrow.iter().all(|line| line.chars().count() <= 50), "{narrow:#?}");
+        }
+        let whole = Stack {
+            whole: true,
+            end: Ending::TooDeep,
+            frames: vec![Frame::default()],
+        };
+        assert_eq!(lines(&whole, &View::default()).len(), 1);
+    }
+
     proptest! {
         #[test]
         fn no_line_is_wider_than_the_terminal(name in ".{0,200}", file in ".{0,200}", width in 40_usize..120, line: u32) {
             let frame = Frame { function: Some(name), file: Some(file), line: Some(line), inlined: true, ..Frame::default() };
-            let stack = Stack { whole: false, frames: vec![frame] };
+            let stack = Stack { frames: vec![frame], ..Stack::default() };
             for line in lines(&stack, &View { width: Some(width), ..View::default() }).iter().take(1) {
                 prop_assert!(line.chars().count() <= width, "{}", line);
             }
