@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use object::elf::{
-    SHN_UNDEF, SHT_DYNSYM, SHT_SYMTAB, STB_LOCAL, STT_FUNC, STT_GNU_IFUNC, STT_OBJECT, SectionType, Sym64, SymbolType,
-    Versym,
+    R_X86_64_GLOB_DAT, R_X86_64_JUMP_SLOT, Rela64, SHN_UNDEF, SHT_DYNSYM, SHT_RELA, SHT_SYMTAB, STB_LOCAL, STT_FUNC,
+    STT_GNU_IFUNC, STT_OBJECT, SectionType, Sym64, SymbolType, Versym,
 };
 use object::read::elf::SectionHeader;
 use object::{LittleEndian, ReadRef};
@@ -31,6 +31,15 @@ pub enum Refusal {
     NotCode,
 }
 
+/// A function that is called through a slot which the loader fills.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// Its name, without a version.
+    pub name: String,
+    /// Its virtual address, where the image defines it itself; another image's may take its place.
+    pub defined_at: Option<u64>,
+}
+
 /// How good a definition is; a better one of the same name wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
@@ -41,6 +50,9 @@ enum Rank {
     /// From the dynamic table: what the loader binds to.
     Dynamic,
 }
+
+/// Imports with longer names are of no interest.
+const LONGEST_IMPORT: usize = 256;
 
 struct Table<'data> {
     symbols: &'data [Sym64<LittleEndian>],
@@ -64,6 +76,38 @@ pub(super) fn variable<'data, R: ReadRef<'data>>(image: &Image<'data, R>, name: 
     search(image, &[name], &[STT_OBJECT])
         .remove(name)
         .map(|symbol| symbol.st_value.get(ENDIAN))
+}
+
+/// Of relocations by symbol, those that fill a slot with a function's address.
+pub(super) fn imports<'data, R: ReadRef<'data>>(image: &Image<'data, R>) -> HashMap<u64, Import> {
+    let Some(dynamic) = table(image, SHT_DYNSYM, Rank::Dynamic) else {
+        return HashMap::new();
+    };
+    let sections = image
+        .sections
+        .iter()
+        .filter(|section| section.sh_type(ENDIAN) == SHT_RELA);
+    let relocations = sections
+        .filter_map(|section| {
+            section
+                .data_as_array::<Rela64<LittleEndian>, _>(ENDIAN, image.data)
+                .ok()
+        })
+        .flatten()
+        .filter(|relocation| {
+            let kind = relocation.r_type(ENDIAN, false);
+            kind == R_X86_64_JUMP_SLOT || kind == R_X86_64_GLOB_DAT
+        });
+    let import = |relocation: &Rela64<LittleEndian>| {
+        let index = relocation.r_sym(ENDIAN, false) as usize;
+        let symbol = dynamic.symbols.get(index)?;
+        let (name, _) = dynamic.name(symbol, LONGEST_IMPORT)?;
+        let name = std::str::from_utf8(name).ok()?.to_owned();
+        let is_defined = symbol.st_shndx.get(ENDIAN) != SHN_UNDEF;
+        let defined_at = is_defined.then(|| symbol.st_value.get(ENDIAN));
+        Some((relocation.r_offset.get(ENDIAN), Import { name, defined_at }))
+    };
+    relocations.filter_map(import).collect()
 }
 
 fn as_function<'data, R: ReadRef<'data>>(
