@@ -41,6 +41,81 @@ const FIXTURES: &[(&str, RuntimeModules)] = &[
     ("fork", &[]),
 ];
 
+/// An allocator that is linked into the fixture.
+struct Linked {
+    name: &'static str,
+    allocator: &'static str,
+    compiler: Option<&'static str>,
+    flags: &'static [&'static str],
+    libraries: &'static [&'static str],
+    needs: &'static str,
+    /// Fixtures that say nothing here.
+    apart: &'static [&'static str],
+}
+
+const LINKED: &[Linked] = &[
+    Linked {
+        name: "glibc::static",
+        allocator: "glibc",
+        compiler: None,
+        flags: &["-static"],
+        libraries: &[],
+        needs: "/usr/lib/x86_64-linux-gnu/libc.a",
+        // The runtime, which allocates too, is the same module.
+        apart: &["new", "new_throwing", "threads", "hammer"],
+    },
+    Linked {
+        name: "jemalloc::linked",
+        allocator: "jemalloc",
+        compiler: None,
+        flags: &[],
+        libraries: &[
+            "-Wl,--whole-archive",
+            "-l:libjemalloc.a",
+            "-Wl,--no-whole-archive",
+            "-lstdc++",
+            "-lm",
+        ],
+        needs: "/usr/lib/x86_64-linux-gnu/libjemalloc.a",
+        apart: &[],
+    },
+    Linked {
+        name: "tcmalloc::linked",
+        allocator: "tcmalloc",
+        compiler: None,
+        flags: &[],
+        libraries: &[
+            "-Wl,--whole-archive",
+            "-l:libtcmalloc_minimal.a",
+            "-Wl,--no-whole-archive",
+            "-lstdc++",
+            "-lm",
+        ],
+        needs: "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.a",
+        apart: &[],
+    },
+    Linked {
+        name: "musl::dynamic",
+        allocator: "musl",
+        compiler: Some("musl-gcc"),
+        flags: &[],
+        libraries: &[],
+        needs: "/usr/bin/musl-gcc",
+        // It is for C, and its brk always fails.
+        apart: &["new", "new_throwing", "brk"],
+    },
+    Linked {
+        name: "musl::static",
+        allocator: "musl",
+        compiler: Some("musl-gcc"),
+        flags: &["-static"],
+        libraries: &[],
+        needs: "/usr/bin/musl-gcc",
+        // The others have no malloc linked in.
+        apart: &["new", "new_throwing", "brk", "mmap", "munmap", "mremap"],
+    },
+];
+
 /// Fixtures that do not get along with an allocator: mimalloc is written in C, and ends a program that has no memory.
 const APART: &[(&str, &str)] = &[("mimalloc", "new_throwing")];
 
@@ -56,6 +131,20 @@ pub fn trials() -> Vec<Trial> {
             let needs = [Need::Binary, Need::Tracing, Need::File(library)];
             trials.push(trial(name, &needs, move || {
                 preloaded(fixture, runtime, allocator, library)
+            }));
+        }
+    }
+    for linked in LINKED {
+        for &(fixture, runtime) in FIXTURES {
+            if linked.apart.contains(&fixture) {
+                continue;
+            }
+            let name = format!("allocators::{}::{fixture}", linked.name);
+            let needs = [Need::Binary, Need::Tracing, Need::File(linked.needs)];
+            trials.push(trial(name, &needs, move || {
+                let flags = [PLAIN, linked.flags].concat();
+                let fixture = Fixture::compile_by(linked.compiler, fixture, &flags, linked.libraries)?;
+                exact(fixture.start(&[])?, runtime, linked.allocator)
             }));
         }
     }

@@ -26,6 +26,8 @@ pub struct Allocator {
     pub functions: &'static [&'static [CatalogueFunction]],
     /// The same, of functions that never have the prefix.
     pub plain: &'static [&'static [CatalogueFunction]],
+    /// How the names of its own functions begin where it is linked into a program; they lie side by side there.
+    pub code: &'static [&'static str],
 }
 
 /// The variable of a C library with the current program break, for `brk`.
@@ -33,36 +35,76 @@ pub const BREAK_VARIABLE: &str = "__curbrk";
 
 /// Every allocator known by name.
 pub const ALLOCATORS: &[Allocator] = &[
-    // Both come with malloc in the static library too; tcmalloc defines the first and scudo the second.
-    traced("glibc", &["__libc_memalign", "malloc_info"], &[MALLOC], &[MAPPINGS]),
-    traced("jemalloc", &["mallctl"], &[MALLOC, JEMALLOC], &[MAPPINGS, OPERATORS]),
-    prefixed("jemalloc", "je_", &["je_mallctl"], &[MALLOC, JEMALLOC], &[MAPPINGS]),
-    prefixed(
-        "jemalloc",
-        "_rjem_",
-        &["_rjem_mallctl"],
-        &[MALLOC, JEMALLOC],
-        &[MAPPINGS],
-    ),
-    prefixed(
-        "tcmalloc",
-        "tc_",
-        &["tc_malloc"],
-        &[MALLOC, TCMALLOC],
-        &[MALLOC, MAPPINGS, OPERATORS],
-    ),
+    Allocator {
+        code: &["__libc_", "_IO_", "__pthread_", "__nptl_"],
+        // Both come with malloc in the static library too; tcmalloc defines the first and scudo the second.
+        ..traced("glibc", &["__libc_memalign", "malloc_info"], &[MALLOC], &[MAP, BREAK])
+    },
+    // The library, which is also the loader, and what a static program has of it. Its `brk` and `sbrk` always fail.
+    traced("musl", &["__dls3", "malloc"], &[MALLOC], &[MAP]),
+    Allocator {
+        code: &["__libc_", "__malloc_", "__pthread_", "__stdio_"],
+        ..traced("musl", &["__libc_malloc_impl"], &[MALLOC], &[MAP])
+    },
+    Allocator {
+        code: &["je_"],
+        ..traced("jemalloc", &["mallctl"], &[MALLOC, JEMALLOC], &[MAP, BREAK, OPERATORS])
+    },
+    Allocator {
+        code: &["je_"],
+        ..prefixed("jemalloc", "je_", &["je_mallctl"], &[MALLOC, JEMALLOC], &[MAP, BREAK])
+    },
+    // As the Rust crate builds it.
+    Allocator {
+        code: &["_rjem_"],
+        ..prefixed(
+            "jemalloc",
+            "_rjem_",
+            &["_rjem_mallctl"],
+            &[MALLOC, JEMALLOC],
+            &[MAP, BREAK],
+        )
+    },
+    Allocator {
+        code: &[
+            "tc_",
+            "_ZN8tcmalloc",
+            "_Z20TCMalloc_",
+            "_ZN15MmapSysAllocator",
+            "_ZN15SbrkSysAllocator",
+            "_ZN10MallocHook",
+        ],
+        ..prefixed(
+            "tcmalloc",
+            "tc_",
+            &["tc_malloc"],
+            &[MALLOC, TCMALLOC],
+            &[MALLOC, MAP, BREAK, OPERATORS],
+        )
+    },
     recognised("tcmalloc", &["TCMallocInternalMalloc"]),
-    prefixed(
-        "mimalloc",
-        "mi_",
-        &["mi_malloc"],
-        &[MALLOC, MIMALLOC, MIMALLOC_HEAP],
-        &[MALLOC, MAPPINGS, OPERATORS, MIMALLOC_PLAIN],
-    ),
+    Allocator {
+        code: &["_mi_"],
+        ..prefixed(
+            "mimalloc",
+            "mi_",
+            &["mi_malloc"],
+            &[MALLOC, MIMALLOC, MIMALLOC_HEAP],
+            &[MALLOC, MAP, BREAK, OPERATORS, MIMALLOC_PLAIN],
+        )
+    },
 ];
 
+/// Whether a function of this name is an allocator's also where it is no longer public, as in a shared object that hides
+/// what was linked into it.
+pub fn is_unmistakable(name: &str) -> bool {
+    ["je_", "_rjem_", "tc_", "mi_", "__libc_malloc_impl"]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
+
 /// C++'s operators where they stand alone, and do not go through an allocator that is known.
-pub const OWN_OPERATORS: Allocator = traced("operator new", &["_Znwm"], &[OPERATORS], &[MAPPINGS]);
+pub const OWN_OPERATORS: Allocator = traced("operator new", &["_Znwm"], &[OPERATORS], &[MAP, BREAK]);
 
 /// The function by which every C++ exception is thrown.
 pub const THROW: CatalogueFunction = function("__cxa_throw", CallKind::Throw, NONE);
@@ -71,7 +113,7 @@ pub const THROW: CatalogueFunction = function("__cxa_throw", CallKind::Throw, NO
 pub const LEAVE: CatalogueFunction = function("ret", CallKind::Leave, NONE);
 
 /// What stands in for libc's malloc without being known by name: a program's or a library's own.
-pub const REPLACEMENT: Allocator = traced("malloc replacement", &["malloc"], &[MALLOC], &[MAPPINGS]);
+pub const REPLACEMENT: Allocator = traced("malloc replacement", &["malloc"], &[MALLOC], &[MAP, BREAK]);
 
 /// C's functions for blocks, with the argument numbers of their prototypes.
 const MALLOC: &[CatalogueFunction] = &[
@@ -88,13 +130,17 @@ const MALLOC: &[CatalogueFunction] = &[
     release("cfree", pointer(1)),
 ];
 
-/// C's functions for mappings and the program break.
-const MAPPINGS: &[CatalogueFunction] = &[
+/// C's functions for mappings.
+const MAP: &[CatalogueFunction] = &[
     function("mmap", CallKind::Map, size(2).pointer(1)),
     function("mmap64", CallKind::Map, size(2).pointer(1)),
     function("munmap", CallKind::Unmap, size(2).pointer(1)),
     // Its old length is always the second argument: no field is needed to say so.
     function("mremap", CallKind::Remap, size(3).pointer(1)),
+];
+
+/// C's functions for the program break.
+const BREAK: &[CatalogueFunction] = &[
     function("brk", CallKind::SetBreak, pointer(1)),
     function("sbrk", CallKind::MoveBreak, size(1)),
 ];
@@ -338,6 +384,7 @@ const fn prefixed(
         recognised_by,
         functions,
         plain,
+        code: &[],
     }
 }
 
@@ -365,7 +412,8 @@ impl Allocator {
 pub fn every_function() -> impl Iterator<Item = &'static CatalogueFunction> {
     [
         MALLOC,
-        MAPPINGS,
+        MAP,
+        BREAK,
         JEMALLOC,
         TCMALLOC,
         MIMALLOC,

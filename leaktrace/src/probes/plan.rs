@@ -11,7 +11,7 @@ use std::path::Path;
 use leaktrace_common::probes::{CallKind, ProbeSpec};
 use object::ReadRef;
 
-use super::catalogue::{ALLOCATORS, Allocator, CatalogueFunction, OWN_OPERATORS, REPLACEMENT, THROW};
+use super::catalogue::{ALLOCATORS, Allocator, CatalogueFunction, OWN_OPERATORS, REPLACEMENT, THROW, is_unmistakable};
 use crate::target::elf::Image;
 use module::ModulePlan;
 
@@ -87,7 +87,7 @@ pub fn plan<'data, R: ReadRef<'data>>(modules: &[ModuleCode<'_, 'data, R>]) -> R
     let mut throws = Vec::new();
     for (index, module) in modules.iter().enumerate() {
         if module.image.variable(LOADER_VARIABLE).is_none() {
-            let defined = module.image.functions(&names);
+            let defined = module.image.functions_even_local(&names, is_unmistakable);
             throws.extend(defined.found.get(THROW.name).map(|&function| (index, function)));
             ModulePlan::new(index, module, &defined, &allocating).add_to(&mut plan);
         }

@@ -111,6 +111,17 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         symbols::functions(self, names)
     }
 
+    /// The same, where local symbols of these names count too if `is_unmistakable` says so.
+    pub fn functions_even_local(&self, names: &[&str], is_unmistakable: fn(&str) -> bool) -> Functions {
+        symbols::functions_even_local(self, names, is_unmistakable)
+    }
+
+    /// The virtual addresses `(start, end)` from the first to the last function whose name begins with one of `starts`;
+    /// none when `outside` lies among them.
+    pub fn span(&self, starts: &[&str], outside: &str) -> Option<(u64, u64)> {
+        symbols::span(self, starts, outside)
+    }
+
     /// The virtual address of the variable `name`, when this image defines it.
     pub fn variable(&self, name: &str) -> Option<u64> {
         symbols::variable(self, name)

@@ -26,6 +26,8 @@ pub struct ModulePlan<'a, 'data, R: ReadRef<'data>> {
     /// Addresses of `ret` instructions.
     leaves: BTreeSet<u64>,
     allocators: Vec<String>,
+    /// How the names of these allocators' own functions begin.
+    code: Vec<&'static [&'static str]>,
     untraced: Vec<String>,
     notes: Vec<String>,
 }
@@ -56,6 +58,7 @@ impl<'a, 'data, R: ReadRef<'data>> ModulePlan<'a, 'data, R> {
             chosen: BTreeMap::new(),
             leaves: BTreeSet::new(),
             allocators: Vec::new(),
+            code: Vec::new(),
             untraced: Vec::new(),
             notes: Vec::new(),
         };
@@ -71,13 +74,8 @@ impl<'a, 'data, R: ReadRef<'data>> ModulePlan<'a, 'data, R> {
         let shown = self.module.path.display();
         plan.notes
             .extend(self.notes.iter().map(|note| format!("{shown}: {note}")));
-        let holds_allocator = !self.allocators.is_empty() || !self.untraced.is_empty();
-        // A program that brings an allocator of its own makes mapping calls of its own too.
-        let maps_itself = self.module.image.is_program() && self.module.image.interpreter().is_some();
-        if holds_allocator && !maps_itself {
-            let code = self.module.image.code_range();
-            plan.own_code.extend(code.map(|range| (self.index, range)));
-        }
+        plan.own_code
+            .extend(self.own_code().into_iter().map(|range| (self.index, range)));
         plan.probes.extend(self.probes());
         plan.untraced
             .extend(self.untraced.into_iter().map(|name| (self.index, name)));
@@ -120,6 +118,19 @@ impl<'a, 'data, R: ReadRef<'data>> ModulePlan<'a, 'data, R> {
         }
     }
 
+    /// Where the allocators' own code lies: all of a library, and the part of a program that was linked into it.
+    fn own_code(&self) -> Vec<(u64, u64)> {
+        let image = self.module.image;
+        if self.allocators.is_empty() && self.untraced.is_empty() {
+            return Vec::new();
+        }
+        if !image.is_program() {
+            return image.code_range().into_iter().collect();
+        }
+        let linked = self.code.iter().filter(|starts| !starts.is_empty());
+        linked.filter_map(|starts| image.span(starts, "main")).collect()
+    }
+
     fn has(&self, allocator: &Allocator) -> bool {
         let mut signs = allocator.recognised_by.iter();
         signs.all(|name| self.defined.found.contains_key(*name))
@@ -159,6 +170,7 @@ impl<'a, 'data, R: ReadRef<'data>> ModulePlan<'a, 'data, R> {
             }
         }
         self.allocators.push(shown);
+        self.code.push(allocator.code);
     }
 
     /// Finds the ends of functions that may throw, and leaves out those that hand out nothing of their own.
