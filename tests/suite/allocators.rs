@@ -157,6 +157,10 @@ pub fn trials() -> Vec<Trial> {
         let fixture = Fixture::compile_linked("mallocx", PLAIN, &["-ljemalloc"])?;
         exact(fixture.start(&[])?, &[], "jemalloc")
     }));
+    trials.push(trial("allocators::own_new", &[Need::Binary, Need::Tracing], || {
+        let fixture = Fixture::compile("own_new")?;
+        exact(fixture.start(&[])?, CPLUSPLUS, "operator new of own_new")
+    }));
     trials
 }
 

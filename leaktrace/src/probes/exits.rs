@@ -164,7 +164,6 @@ impl<'image, 'data, R: ReadRef<'data>> Flow<'image, 'data, R> {
         match instruction.flow_control() {
             // A failure ends the call like any other, but hands out nothing.
             FlowControl::Return if through_probed || !search.is_null => drop(search.returns.insert(instruction.ip())),
-            FlowControl::Return => {}
             FlowControl::ConditionalBranch => {
                 search.jump(&self.target(instruction), through_probed)?;
                 return Ok(true);
@@ -179,7 +178,7 @@ impl<'image, 'data, R: ReadRef<'data>> Flow<'image, 'data, R> {
                     _ => true,
                 });
             }
-            FlowControl::Interrupt | FlowControl::Exception => {}
+            FlowControl::Return | FlowControl::Interrupt | FlowControl::Exception => {}
             FlowControl::Next | FlowControl::XbeginXabortXend => return Ok(instruction.code() != Code::Hlt),
         }
         Ok(false)
