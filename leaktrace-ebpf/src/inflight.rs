@@ -133,15 +133,21 @@ fn may_pass(pending: &mut Call, stack_pointer: u64, probe: u32, is_apart: bool) 
 
 /// Whether the call is still to return: its return address is the trampoline's. Taken as so where that cannot be known.
 /// That of a call that may throw is its own, until it is overwritten.
-#[inline(never)]
+#[inline(always)]
 fn is_alive(call: &Call) -> bool {
-    if may_throw(call) {
-        return call.address != 0 && return_address(call.stack_pointer) == call.address;
+    stands(call.stack_pointer, call.address, call.probe) != 0
+}
+
+/// Exported, so that the verifier looks at it once and by itself, and not again from everywhere that calls it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn stands(stack_pointer: u64, address: u64, probe: u32) -> u32 {
+    let found = return_address(stack_pointer);
+    if PROBES.get(probe).is_some_and(|spec| spec.may_throw != 0) {
+        return u32::from(address != 0 && found == address);
     }
     let trampoline = returns::trampoline();
-    // SAFETY: the helper checks the address.
-    let found = unsafe { bpf_probe_read_user(call.stack_pointer as *const u64) };
-    trampoline == 0 || found.is_ok_and(|found| found == trampoline)
+    u32::from(trampoline == 0 || found == trampoline)
 }
 
 /// Forgets the calling thread. What it had in flight has not happened: a block taken out comes back.
