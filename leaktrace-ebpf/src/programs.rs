@@ -39,7 +39,7 @@ pub extern "C" fn call_session(ctx: *mut c_void) -> u32 {
     let regs = ctx.cast::<pt_regs>();
     // SAFETY: the context is the kernel's.
     if regs::instruction_pointer(regs) == unsafe { bpf_get_func_ip(ctx) } {
-        enter(regs)
+        enter::<false>(regs)
     } else {
         leave(regs);
         SEE_RETURN
@@ -50,7 +50,7 @@ pub extern "C" fn call_session(ctx: *mut c_void) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe/call_entry")]
 pub extern "C" fn call_entry(ctx: *mut c_void) -> u32 {
-    enter(ctx.cast());
+    enter::<false>(ctx.cast());
     0
 }
 
@@ -95,7 +95,7 @@ pub extern "C" fn throwing_entry(ctx: *mut c_void) -> u32 {
     match probe(regs).and_then(|(_, spec)| CallKind::from_raw(spec.kind)) {
         Some(CallKind::Leave) => leave_at_ret(regs),
         Some(CallKind::Throw) => inflight::thrown(caller().thread),
-        _ => drop(enter(regs)),
+        _ => drop(enter::<true>(regs)),
     }
     0
 }
@@ -115,7 +115,7 @@ pub extern "C" fn empty_entry(_: *mut c_void) -> u32 {
 }
 
 #[inline(always)]
-fn enter(ctx: *mut pt_regs) -> u32 {
+fn enter<const MAY_THROW: bool>(ctx: *mut pt_regs) -> u32 {
     let Some((probe, spec)) = probe(ctx) else {
         return SKIP_RETURN;
     };
@@ -135,7 +135,7 @@ fn enter(ctx: *mut pt_regs) -> u32 {
         mapping::entered(ctx, caller, kind, spec, &arguments, call);
     } else {
         alloc::entered(caller.process, kind, spec, &arguments, call);
-        if spec.may_throw != 0 {
+        if MAY_THROW {
             inflight::note_return(call);
         }
     }
