@@ -61,13 +61,15 @@ pub struct Call {
     pub stack_pointer: u64,
     /// Requested bytes; of a break call, the argument.
     pub size: u64,
-    /// Start of the range of a mapping call, or the old program break.
+    /// Start of the range of a mapping call, or the old program break; the largest size welcome to a call that resizes
+    /// in place; the return address of a call that may throw, or 0 once something has been thrown.
     pub address: u64,
     /// Where the result is stored in the caller's memory; 0 when it is returned.
     pub out: u64,
     /// Index into the probe table.
     pub probe: u32,
-    /// What was taken away at entry, to come back if the call fails: [`TAKEN_BLOCK`], [`TAKEN_RANGE`] or 0.
+    /// What was taken away at entry, to come back if the call fails: [`TAKEN_BLOCK`], [`TAKEN_RANGE`], or, what does
+    /// not come back, [`FREED_BLOCK`]; or 0.
     pub taken: u32,
     /// Key of the block taken out at entry, to be put back if the call fails.
     pub old_key: BlockKey,
@@ -78,6 +80,8 @@ plain!(Call, 72);
 
 /// [`Call::old`] was taken out of the live table.
 pub const TAKEN_BLOCK: u32 = 1;
+/// [`Call::old`] was taken out of the live table, and has since been freed by the call.
+pub const FREED_BLOCK: u32 = 3;
 /// A range was announced as being removed.
 pub const TAKEN_RANGE: u32 = 2;
 

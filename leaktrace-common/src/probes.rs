@@ -29,6 +29,10 @@ pub enum CallKind {
     ReleaseThrough = 10,
     /// The dynamic loader tells debuggers that it maps or unmaps code.
     CodeChange = 11,
+    /// No call, but the `ret` of a function that may throw: the end of a call of it is seen there.
+    Leave = 12,
+    /// A C++ exception is thrown (`__cxa_throw`): it may end a call that may throw.
+    Throw = 13,
 }
 
 impl CallKind {
@@ -46,6 +50,8 @@ impl CallKind {
             9 => Self::ResizeInPlace,
             10 => Self::ReleaseThrough,
             11 => Self::CodeChange,
+            12 => Self::Leave,
+            13 => Self::Throw,
             _ => return None,
         })
     }
@@ -60,7 +66,10 @@ impl CallKind {
 
     /// Whether the outcome is known only when the call returns.
     pub const fn needs_return(self) -> bool {
-        !matches!(self, Self::Release | Self::ReleaseThrough | Self::CodeChange)
+        !matches!(
+            self,
+            Self::Release | Self::ReleaseThrough | Self::CodeChange | Self::Leave | Self::Throw
+        )
     }
 }
 
@@ -78,11 +87,23 @@ pub struct ProbeSpec {
     pub pointer_arg: u8,
     /// Argument with the address at which the new block is stored; the call's return value is then 0 on success.
     pub out_arg: u8,
+    /// 1 for a function that may throw. A return probe would keep the exception from passing through it, so that its
+    /// end is seen by probes of kind [`CallKind::Leave`].
+    pub may_throw: u32,
+    /// Always zero.
+    pub zero: u32,
     /// Distance in bytes from the probed instruction to the variable with the current program break, or of
     /// [`CallKind::CodeChange`] to the one that says what the loader does; 0 for none.
     pub break_variable: i64,
 }
-plain!(ProbeSpec, 16);
+plain!(ProbeSpec, 24);
+
+impl ProbeSpec {
+    /// Whether the end of a call is seen by a return probe.
+    pub fn needs_return(&self) -> bool {
+        self.may_throw == 0 && CallKind::from_raw(self.kind).is_none_or(CallKind::needs_return)
+    }
+}
 
 /// Where the code of a process's allocators lies. Mapping calls that return into it are their own (thread stacks,
 /// arenas, reservations), and not the program's.

@@ -1,19 +1,28 @@
 //! Blocks entering the live table.
 
-use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user};
+use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_log_ebpf::debug;
 use leaktrace_common::{
     blocks::{Block, BlockKey, Call, TAKEN_BLOCK},
     counters::Counter,
     probes::{CallKind, ProbeSpec},
+    unwind::Registers,
 };
 
 use crate::{
     counters::{add, bump},
     free, live,
-    regs::{self, Regs},
+    regs::Regs,
     stack, totals,
 };
+
+/// How a call has ended.
+pub struct Ended {
+    /// What it returns.
+    pub value: u64,
+    /// The frame it returns to.
+    pub caller: Registers,
+}
 
 /// An allocating or resizing call is entered: notes its arguments, and takes the block out that is being resized.
 #[inline(always)]
@@ -61,11 +70,11 @@ fn take_old(process: u32, address: u64, call: &mut Call) {
 
 /// An allocating call has returned: its block, if it got one, becomes live.
 #[inline(always)]
-pub fn allocated(ctx: *const pt_regs, process: u32, call: &Call) {
-    match result(ctx, call) {
+pub fn allocated(end: &Ended, process: u32, call: &Call) {
+    match result(end, call) {
         Some(0) => bump(Counter::FailedCalls),
         Some(address) => admit(
-            ctx,
+            end,
             &BlockKey {
                 address,
                 process,
@@ -80,11 +89,11 @@ pub fn allocated(ctx: *const pt_regs, process: u32, call: &Call) {
 
 /// A resizing call has returned: the old block is put back if it failed. `realloc(p, 0)` that returns nothing freed it.
 #[inline(always)]
-pub fn resized(ctx: *const pt_regs, process: u32, call: &Call) {
-    let address = regs::returned(ctx);
+pub fn resized(end: &Ended, process: u32, call: &Call) {
+    let address = end.value;
     if address == 0 && call.size != 0 {
         bump(Counter::FailedCalls);
-        if call.taken != 0 {
+        if call.taken == TAKEN_BLOCK {
             free::put_back(&call.old_key, &call.old);
         }
         return;
@@ -94,7 +103,7 @@ pub fn resized(ctx: *const pt_regs, process: u32, call: &Call) {
     }
     if address != 0 {
         admit(
-            ctx,
+            end,
             &BlockKey {
                 address,
                 process,
@@ -109,11 +118,11 @@ pub fn resized(ctx: *const pt_regs, process: u32, call: &Call) {
 /// A call has returned that resizes a block where it is. It gave at least the size asked for, or the block is as it
 /// was: then the old one is put back.
 #[inline(always)]
-pub fn resized_in_place(ctx: *const pt_regs, call: &Call) {
-    let size = regs::returned(ctx);
+pub fn resized_in_place(end: &Ended, call: &Call) {
+    let size = end.value;
     if size < call.size {
         bump(Counter::FailedCalls);
-        if call.taken != 0 {
+        if call.taken == TAKEN_BLOCK {
             free::put_back(&call.old_key, &call.old);
         }
         return;
@@ -121,16 +130,16 @@ pub fn resized_in_place(ctx: *const pt_regs, call: &Call) {
     if call.taken == 0 {
         bump(Counter::UnmatchedFrees);
     }
-    admit(ctx, &call.old_key, call, size.min(call.address));
+    admit(end, &call.old_key, call, size.min(call.address));
 }
 
 /// Address of the new block; 0 when the call failed, nothing when it cannot be read.
 #[inline(always)]
-fn result(ctx: *const pt_regs, call: &Call) -> Option<u64> {
+fn result(end: &Ended, call: &Call) -> Option<u64> {
     if call.out == 0 {
-        return Some(regs::returned(ctx));
+        return Some(end.value);
     }
-    if regs::returned(ctx) as u32 != 0 {
+    if end.value as u32 != 0 {
         return Some(0);
     }
     // SAFETY: the helper checks the address.
@@ -138,10 +147,10 @@ fn result(ctx: *const pt_regs, call: &Call) -> Option<u64> {
 }
 
 #[inline(always)]
-fn admit(ctx: *const pt_regs, key: &BlockKey, call: &Call, size: u64) {
+fn admit(end: &Ended, key: &BlockKey, call: &Call, size: u64) {
     let block = Block {
         size,
-        site: stack::site(ctx, key.process, call.probe),
+        site: stack::site(&end.caller, key.process, call.probe),
         cohort: totals::cohort(),
     };
     match live::insert(key, &block) {

@@ -3,7 +3,7 @@
 
 use aya_ebpf::{bindings::pt_regs, helpers::bpf_probe_read_user};
 use leaktrace_common::{
-    blocks::{CALL_SLOTS as CALL_SLOT_COUNT, Call, CallSlot, Calls, TAKEN_BLOCK},
+    blocks::{CALL_SLOTS as CALL_SLOT_COUNT, Call, CallSlot, Calls, FREED_BLOCK, TAKEN_BLOCK},
     counters::Counter,
     probes::CallKind,
 };
@@ -42,6 +42,49 @@ pub fn begin(ctx: *const pt_regs, thread: u32, probe: u32, kind: CallKind) -> Op
     Some(call)
 }
 
+/// A call that may throw is in flight: notes how to tell that it still is.
+#[inline(always)]
+pub fn note_return(call: &mut Call) {
+    call.address = return_address(call.stack_pointer);
+}
+
+/// The call that may throw and whose `ret` thread `thread` is at, no longer in flight.
+#[inline(always)]
+pub fn end_at_ret(ctx: *const pt_regs, thread: u32) -> Option<&'static Call> {
+    // SAFETY: as in `begin`.
+    let call = unsafe { &mut (*own_slot(thread).or_else(|| CALLS.get_ptr_mut(thread))?).block };
+    if call.stack_pointer == 0 || call.stack_pointer != regs::stack_pointer(ctx) || !may_throw(call) {
+        return None;
+    }
+    call.stack_pointer = 0;
+    Some(call)
+}
+
+/// Something is thrown in thread `thread`: a call in flight that may throw has ended by it, unless it catches what is
+/// thrown, and then its `ret` will be seen.
+#[inline(always)]
+pub fn thrown(thread: u32) {
+    if let Some(calls) = own_slot(thread).or_else(|| CALLS.get_ptr_mut(thread)) {
+        // SAFETY: as in `begin`.
+        let call = unsafe { &mut (*calls).block };
+        if call.stack_pointer != 0 && may_throw(call) {
+            call.address = 0;
+        }
+    }
+}
+
+#[inline(always)]
+fn may_throw(call: &Call) -> bool {
+    PROBES.get(call.probe).is_some_and(|spec| spec.may_throw != 0)
+}
+
+/// What stands at a stack pointer.
+#[inline(always)]
+fn return_address(stack_pointer: u64) -> u64 {
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_user(stack_pointer as *const u64) }.unwrap_or(0)
+}
+
 /// The call that has just returned, no longer in flight. Returns of nested calls, where they are seen, give nothing.
 #[inline(always)]
 pub fn end(ctx: *const pt_regs, thread: u32, kind: CallKind) -> Option<&'static Call> {
@@ -70,7 +113,12 @@ fn may_pass(pending: &mut Call, stack_pointer: u64, probe: u32, is_apart: bool) 
         return true;
     }
     if again || !is_alive(pending) {
-        bump(Counter::AbandonedCalls);
+        let has_thrown = pending.address == 0 && may_throw(pending);
+        bump(if has_thrown {
+            Counter::FailedCalls
+        } else {
+            Counter::AbandonedCalls
+        });
         pending.stack_pointer = 0;
         return true;
     }
@@ -84,12 +132,22 @@ fn may_pass(pending: &mut Call, stack_pointer: u64, probe: u32, is_apart: bool) 
 }
 
 /// Whether the call is still to return: its return address is the trampoline's. Taken as so where that cannot be known.
-#[inline(never)]
+/// That of a call that may throw is its own, until it is overwritten.
+#[inline(always)]
 fn is_alive(call: &Call) -> bool {
+    stands(call.stack_pointer, call.address, call.probe) != 0
+}
+
+/// Exported, so that the verifier looks at it once and by itself, and not again from everywhere that calls it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn stands(stack_pointer: u64, address: u64, probe: u32) -> u32 {
+    let found = return_address(stack_pointer);
+    if PROBES.get(probe).is_some_and(|spec| spec.may_throw != 0) {
+        return u32::from(address != 0 && found == address);
+    }
     let trampoline = returns::trampoline();
-    // SAFETY: the helper checks the address.
-    let found = unsafe { bpf_probe_read_user(call.stack_pointer as *const u64) };
-    trampoline == 0 || found.is_ok_and(|found| found == trampoline)
+    u32::from(trampoline == 0 || found == trampoline)
 }
 
 /// Forgets the calling thread. What it had in flight has not happened: a block taken out comes back.
@@ -130,11 +188,18 @@ pub fn gives_back(thread: u32, address: u64) -> bool {
     };
     // SAFETY: only the thread itself uses its entry.
     let calls = unsafe { &mut *calls };
+    let call = &mut calls.block;
     let resizes = PROBES
-        .get(calls.block.probe)
+        .get(call.probe)
         .is_some_and(|spec| spec.kind == CallKind::Resize as u32);
+    if call.stack_pointer != 0 && resizes && call.old_key.address == address {
+        // Freed by the call itself: it does not come back if the call fails (`reallocf`).
+        if call.taken == TAKEN_BLOCK {
+            call.taken = FREED_BLOCK;
+        }
+        return true;
+    }
     core::mem::take(&mut calls.given_back) == address
-        || (calls.block.stack_pointer != 0 && resizes && calls.block.old_key.address == address)
 }
 
 #[inline(never)]

@@ -139,7 +139,7 @@ fn announce(caller: Caller, call: &mut Call, address: u64, length: u64) {
 
 #[inline(always)]
 fn added(ctx: *const pt_regs, caller: Caller, probe: u32, address: u64, length: u64) {
-    let site = stack::site(ctx, caller.process, probe);
+    let site = stack::site(&regs::frame(ctx), caller.process, probe);
     tell(caller, MappingStep::Added, (address, length), (site, totals::cohort()));
 }
 

@@ -2,7 +2,8 @@
 //!
 //! `call_session` sees entry and return of a call, and declines the return where nothing can come of it. Where the
 //! kernel has no sessions, `call_entry` and `call_return` do the same in two. `release_entry` serves `free`, the most
-//! frequent call, which needs no return; `code_entry` serves the dynamic loader. `empty_session` and `empty_entry` take their places to measure what the traps
+//! frequent call, which needs no return; `throwing_entry` calls that may throw, which must have none; `code_entry` the
+//! dynamic loader. `empty_session` and `empty_entry` take their places to measure what the traps
 //! alone cost.
 
 use core::ffi::c_void;
@@ -14,10 +15,14 @@ use aya_ebpf::{
         generated::{bpf_get_attach_cookie, bpf_get_func_ip},
     },
 };
-use leaktrace_common::probes::{CallKind, ProbeSpec};
+use leaktrace_common::{
+    blocks::Call,
+    probes::{CallKind, ProbeSpec},
+};
 
 use crate::{
-    alloc, code, free, inflight,
+    alloc::{self, Ended},
+    code, free, inflight,
     mapping::{self, Caller},
     maps::{PROBES, STATE},
     regs::{self, Regs},
@@ -34,7 +39,7 @@ pub extern "C" fn call_session(ctx: *mut c_void) -> u32 {
     let regs = ctx.cast::<pt_regs>();
     // SAFETY: the context is the kernel's.
     if regs::instruction_pointer(regs) == unsafe { bpf_get_func_ip(ctx) } {
-        enter(regs)
+        enter::<false>(regs)
     } else {
         leave(regs);
         SEE_RETURN
@@ -45,7 +50,7 @@ pub extern "C" fn call_session(ctx: *mut c_void) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe/call_entry")]
 pub extern "C" fn call_entry(ctx: *mut c_void) -> u32 {
-    enter(ctx.cast());
+    enter::<false>(ctx.cast());
     0
 }
 
@@ -82,6 +87,19 @@ pub extern "C" fn code_entry(ctx: *mut c_void) -> u32 {
     0
 }
 
+/// Entry of a call that may throw, a `ret` of one, and the throwing: none of these is followed by a return probe.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe/throwing_entry")]
+pub extern "C" fn throwing_entry(ctx: *mut c_void) -> u32 {
+    let regs = ctx.cast::<pt_regs>();
+    match probe(regs).and_then(|(_, spec)| CallKind::from_raw(spec.kind)) {
+        Some(CallKind::Leave) => leave_at_ret(regs),
+        Some(CallKind::Throw) => inflight::thrown(caller().thread),
+        _ => drop(enter::<true>(regs)),
+    }
+    0
+}
+
 /// For measuring: sees entry and return of a call like `call_session`, and does nothing.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe/empty_session")]
@@ -97,7 +115,7 @@ pub extern "C" fn empty_entry(_: *mut c_void) -> u32 {
 }
 
 #[inline(always)]
-fn enter(ctx: *mut pt_regs) -> u32 {
+fn enter<const MAY_THROW: bool>(ctx: *mut pt_regs) -> u32 {
     let Some((probe, spec)) = probe(ctx) else {
         return SKIP_RETURN;
     };
@@ -117,6 +135,9 @@ fn enter(ctx: *mut pt_regs) -> u32 {
         mapping::entered(ctx, caller, kind, spec, &arguments, call);
     } else {
         alloc::entered(caller.process, kind, spec, &arguments, call);
+        if MAY_THROW {
+            inflight::note_return(call);
+        }
     }
     SEE_RETURN
 }
@@ -135,11 +156,39 @@ fn leave(ctx: *mut pt_regs) {
     let Some(kind) = PROBES.get(call.probe).and_then(|spec| CallKind::from_raw(spec.kind)) else {
         return;
     };
+    if kind.is_mapping() {
+        mapping::returned(ctx, caller, kind, call);
+        return;
+    }
+    let end = Ended {
+        value: regs::returned(ctx),
+        caller: regs::frame(ctx),
+    };
+    ended(&end, caller.process, kind, call);
+}
+
+#[inline(always)]
+fn leave_at_ret(ctx: *mut pt_regs) {
+    let caller = caller();
+    let Some(call) = inflight::end_at_ret(ctx, caller.thread) else {
+        return;
+    };
+    let Some(kind) = PROBES.get(call.probe).and_then(|spec| CallKind::from_raw(spec.kind)) else {
+        return;
+    };
+    let end = Ended {
+        value: regs::returned(ctx),
+        caller: regs::frame_after_ret(ctx),
+    };
+    ended(&end, caller.process, kind, call);
+}
+
+#[inline(always)]
+fn ended(end: &Ended, process: u32, kind: CallKind, call: &Call) {
     match kind {
-        CallKind::Allocate => alloc::allocated(ctx, caller.process, call),
-        CallKind::Resize => alloc::resized(ctx, caller.process, call),
-        CallKind::ResizeInPlace => alloc::resized_in_place(ctx, call),
-        _ => mapping::returned(ctx, caller, kind, call),
+        CallKind::Resize => alloc::resized(end, process, call),
+        CallKind::ResizeInPlace => alloc::resized_in_place(end, call),
+        _ => alloc::allocated(end, process, call),
     }
 }
 

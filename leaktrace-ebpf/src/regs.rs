@@ -3,10 +3,11 @@
 use aya_ebpf::{
     bindings::pt_regs,
     helpers::{
-        bpf_probe_read_kernel,
+        bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
     },
 };
+use leaktrace_common::unwind::Registers;
 
 /// The system call by which a thread ends alone; a process ends by another.
 const EXIT: u64 = 60;
@@ -51,6 +52,28 @@ pub fn thread_ends_itself() -> bool {
 pub fn returned(ctx: *const pt_regs) -> u64 {
     // SAFETY: the kernel passes a valid context.
     unsafe { (*ctx).rax }
+}
+
+/// The frame that a call has just returned to.
+#[inline(always)]
+pub fn frame(ctx: *const pt_regs) -> Registers {
+    Registers {
+        instruction_pointer: instruction_pointer(ctx),
+        stack_pointer: stack_pointer(ctx),
+        frame_pointer: frame_pointer(ctx),
+    }
+}
+
+/// The frame that the `ret` that is about to be executed returns to.
+#[inline(always)]
+pub fn frame_after_ret(ctx: *const pt_regs) -> Registers {
+    let top = stack_pointer(ctx);
+    Registers {
+        // SAFETY: the helper checks the address.
+        instruction_pointer: unsafe { bpf_probe_read_user(top as *const u64) }.unwrap_or(0),
+        stack_pointer: top.wrapping_add(8),
+        frame_pointer: frame_pointer(ctx),
+    }
 }
 
 /// Instruction pointer.

@@ -2,11 +2,12 @@
 
 use core::mem::offset_of;
 
-use aya_ebpf::bindings::{BPF_NOEXIST, pt_regs};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use leaktrace_common::{
     counters::Counter,
     events::{MAX_FRAMES, StackRecord, TAG_STACK},
     sites::{OVERFLOW_SITE, SessionState, SiteEntry},
+    unwind::Registers,
 };
 
 use crate::{
@@ -16,14 +17,14 @@ use crate::{
     unwind,
 };
 
-/// The site of the call that has just returned in `process`.
+/// The site of a call in `process` that returns to `caller`.
 #[inline(always)]
-pub fn site(ctx: *const pt_regs, process: u32, probe: u32) -> u32 {
+pub fn site(caller: &Registers, process: u32, probe: u32) -> u32 {
     let Some((slot, scratch)) = acquire() else {
         bump(Counter::LostScratch);
         return OVERFLOW_SITE;
     };
-    let hash = unwind::walk(ctx, scratch, slot, u64::from(process));
+    let hash = unwind::walk(caller, scratch, slot, u64::from(process));
     // SAFETY: the busy flag makes the buffer ours until released.
     let record = unsafe { &mut (*scratch).record };
     record.hash = hash;

@@ -41,6 +41,11 @@ impl Fixture {
 
     /// The same, with what the linker is to take beside it.
     pub fn compile_linked(name: &str, flags: &[&str], libraries: &[&str]) -> Result<Self> {
+        Self::compile_by(None, name, flags, libraries)
+    }
+
+    /// The same, by another compiler than the machine's own.
+    pub fn compile_by(by: Option<&str>, name: &str, flags: &[&str], libraries: &[&str]) -> Result<Self> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
         let cplusplus = dir.join(format!("{name}.cc"));
         let (compiler, source) = if cplusplus.exists() {
@@ -48,7 +53,12 @@ impl Fixture {
         } else {
             ("cc", dir.join(format!("{name}.c")))
         };
-        let path = cached_name(name, &[&source, &dir.join("truth.h")], &[flags, libraries].concat())?;
+        let path = cached_name(
+            name,
+            &[&source, &dir.join("truth.h")],
+            &[flags, libraries, by.as_slice()].concat(),
+        )?;
+        let compiler = by.unwrap_or(compiler);
         if !path.exists() {
             // Compiled beside and renamed, so that a suite that runs at the same time never sees half a program.
             let draft = path.with_extension(format!("draft-{}", std::process::id()));

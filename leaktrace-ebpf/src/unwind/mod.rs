@@ -8,7 +8,7 @@ mod window;
 
 use core::ffi::c_void;
 
-use aya_ebpf::{bindings::pt_regs, helpers::generated::bpf_loop};
+use aya_ebpf::helpers::generated::bpf_loop;
 use leaktrace_common::{
     events::{MAX_FRAMES, StackEnd, StackRecord},
     unwind::{
@@ -19,7 +19,7 @@ use leaktrace_common::{
 use crate::{
     code,
     maps::{SCRATCH, Scratch},
-    regs, returns,
+    returns,
 };
 
 pub use window::Window;
@@ -58,11 +58,11 @@ pub struct Walk {
     pub window: Window,
 }
 
-/// Walks the stack of a thread that has just returned from a probed call, whose caller is thus the first frame.
+/// Walks the stack of a thread from the frame to which a probed call returns.
 /// Fills the record of scratch buffer `slot`, and returns a hash of the frames and the end.
 #[inline(always)]
-pub fn walk(ctx: *const pt_regs, scratch: *mut Scratch, slot: u32, seed: u64) -> u64 {
-    begin(ctx, scratch, seed);
+pub fn walk(first: &Registers, scratch: *mut Scratch, slot: u32, seed: u64) -> u64 {
+    begin(first, scratch, seed);
     walk_stack(slot)
 }
 
@@ -103,15 +103,11 @@ unsafe fn mark_unsettled(record: *mut StackRecord) -> u64 {
 }
 
 #[inline(always)]
-fn begin(ctx: *const pt_regs, scratch: *mut Scratch, seed: u64) {
+fn begin(first: &Registers, scratch: *mut Scratch, seed: u64) {
     // SAFETY: the busy flag makes the buffer ours.
     let scratch = unsafe { &mut *scratch };
     let walk = &mut scratch.walk;
-    walk.registers = Registers {
-        instruction_pointer: regs::instruction_pointer(ctx),
-        stack_pointer: regs::stack_pointer(ctx),
-        frame_pointer: regs::frame_pointer(ctx),
-    };
+    walk.registers = *first;
     walk.hash = seed;
     walk.mapping = 0;
     walk.exact = 0;

@@ -17,6 +17,7 @@ use super::{AttachPoint, KernelError, object::one_line, tracer::Role};
 const PROGRAMS: &[(&str, Role)] = &[
     ("code_entry", Role::Code),
     ("release_entry", Role::Release),
+    ("throwing_entry", Role::Throwing),
     ("call_return", Role::Call),
     ("call_entry", Role::Call),
 ];

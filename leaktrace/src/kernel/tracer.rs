@@ -48,6 +48,7 @@ impl AttachPoint {
         match CallKind::from_raw(self.spec.kind) {
             Some(CallKind::Release | CallKind::ReleaseThrough) => Role::Release,
             Some(CallKind::CodeChange) => Role::Code,
+            _ if !self.spec.needs_return() => Role::Throwing,
             _ => Role::Call,
         }
     }
@@ -62,6 +63,8 @@ pub enum Role {
     Release,
     /// The loader telling of code.
     Code,
+    /// A call that may throw, the end of one, or the throwing.
+    Throwing,
 }
 
 /// How probes are attached.
@@ -308,24 +311,28 @@ struct Part {
 const SESSION: &[Part] = &[
     part("code_entry", Role::Code, false, AttachType::Multi),
     part("release_entry", Role::Release, false, AttachType::Multi),
+    part("throwing_entry", Role::Throwing, false, AttachType::Multi),
     part("call_session", Role::Call, false, AttachType::Session),
 ];
 
 const MULTI: &[Part] = &[
     part("code_entry", Role::Code, false, AttachType::Multi),
     part("release_entry", Role::Release, false, AttachType::Multi),
+    part("throwing_entry", Role::Throwing, false, AttachType::Multi),
     part("call_return", Role::Call, true, AttachType::Multi),
     part("call_entry", Role::Call, false, AttachType::Multi),
 ];
 
 const EMPTY_SESSION: &[Part] = &[
     part("empty_session", Role::Call, false, AttachType::Session),
+    part("empty_entry", Role::Throwing, false, AttachType::Multi),
     part("empty_entry", Role::Release, false, AttachType::Multi),
 ];
 
 const EMPTY_MULTI: &[Part] = &[
     part("empty_entry", Role::Call, true, AttachType::Multi),
     part("empty_entry", Role::Call, false, AttachType::Multi),
+    part("empty_entry", Role::Throwing, false, AttachType::Multi),
     part("empty_entry", Role::Release, false, AttachType::Multi),
 ];
 

@@ -26,6 +26,8 @@ pub struct Allocator {
     pub functions: &'static [&'static [CatalogueFunction]],
     /// The same, of functions that never have the prefix.
     pub plain: &'static [&'static [CatalogueFunction]],
+    /// How the names of its own functions begin where it is linked into a program; they lie side by side there.
+    pub code: &'static [&'static str],
 }
 
 /// The variable of a C library with the current program break, for `brk`.
@@ -33,24 +35,85 @@ pub const BREAK_VARIABLE: &str = "__curbrk";
 
 /// Every allocator known by name.
 pub const ALLOCATORS: &[Allocator] = &[
-    // Both come with malloc in the static library too; tcmalloc defines the first and scudo the second.
-    traced("glibc", &["__libc_memalign", "malloc_info"], &[MALLOC], &[MAPPINGS]),
-    traced("jemalloc", &["mallctl"], &[MALLOC, JEMALLOC], &[MAPPINGS, OPERATORS]),
-    prefixed("jemalloc", "je_", &["je_mallctl"], &[MALLOC, JEMALLOC], &[MAPPINGS]),
-    prefixed(
-        "jemalloc",
-        "_rjem_",
-        &["_rjem_mallctl"],
-        &[MALLOC, JEMALLOC],
-        &[MAPPINGS],
-    ),
-    recognised("tcmalloc", &["tc_malloc"]),
+    Allocator {
+        code: &["__libc_", "_IO_", "__pthread_", "__nptl_"],
+        // Both come with malloc in the static library too; tcmalloc defines the first and scudo the second.
+        ..traced("glibc", &["__libc_memalign", "malloc_info"], &[MALLOC], &[MAP, BREAK])
+    },
+    // The library, which is also the loader, and what a static program has of it. Its `brk` and `sbrk` always fail.
+    traced("musl", &["__dls3", "malloc"], &[MALLOC], &[MAP]),
+    Allocator {
+        code: &["__libc_", "__malloc_", "__pthread_", "__stdio_"],
+        ..traced("musl", &["__libc_malloc_impl"], &[MALLOC], &[MAP])
+    },
+    Allocator {
+        code: &["je_"],
+        ..traced("jemalloc", &["mallctl"], &[MALLOC, JEMALLOC], &[MAP, BREAK, OPERATORS])
+    },
+    Allocator {
+        code: &["je_"],
+        ..prefixed("jemalloc", "je_", &["je_mallctl"], &[MALLOC, JEMALLOC], &[MAP, BREAK])
+    },
+    // As the Rust crate builds it.
+    Allocator {
+        code: &["_rjem_"],
+        ..prefixed(
+            "jemalloc",
+            "_rjem_",
+            &["_rjem_mallctl"],
+            &[MALLOC, JEMALLOC],
+            &[MAP, BREAK],
+        )
+    },
+    Allocator {
+        code: &[
+            "tc_",
+            "_ZN8tcmalloc",
+            "_Z20TCMalloc_",
+            "_ZN15MmapSysAllocator",
+            "_ZN15SbrkSysAllocator",
+            "_ZN10MallocHook",
+        ],
+        ..prefixed(
+            "tcmalloc",
+            "tc_",
+            &["tc_malloc"],
+            &[MALLOC, TCMALLOC],
+            &[MALLOC, MAP, BREAK, OPERATORS],
+        )
+    },
     recognised("tcmalloc", &["TCMallocInternalMalloc"]),
-    recognised("mimalloc", &["mi_malloc"]),
+    Allocator {
+        code: &["_mi_"],
+        ..prefixed(
+            "mimalloc",
+            "mi_",
+            &["mi_malloc"],
+            &[MALLOC, MIMALLOC, MIMALLOC_HEAP],
+            &[MALLOC, MAP, BREAK, OPERATORS, MIMALLOC_PLAIN],
+        )
+    },
 ];
 
+/// Whether a function of this name is an allocator's also where it is no longer public, as in a shared object that hides
+/// what was linked into it.
+pub fn is_unmistakable(name: &str) -> bool {
+    ["je_", "_rjem_", "tc_", "mi_", "__libc_malloc_impl"]
+        .iter()
+        .any(|start| name.starts_with(start))
+}
+
+/// C++'s operators where they stand alone, and do not go through an allocator that is known.
+pub const OWN_OPERATORS: Allocator = traced("operator new", &["_Znwm"], &[OPERATORS], &[MAP, BREAK]);
+
+/// The function by which every C++ exception is thrown.
+pub const THROW: CatalogueFunction = function("__cxa_throw", CallKind::Throw, NONE);
+
+/// What is probed at each `ret` of a function that may throw.
+pub const LEAVE: CatalogueFunction = function("ret", CallKind::Leave, NONE);
+
 /// What stands in for libc's malloc without being known by name: a program's or a library's own.
-pub const REPLACEMENT: Allocator = traced("malloc replacement", &["malloc"], &[MALLOC], &[MAPPINGS]);
+pub const REPLACEMENT: Allocator = traced("malloc replacement", &["malloc"], &[MALLOC], &[MAP, BREAK]);
 
 /// C's functions for blocks, with the argument numbers of their prototypes.
 const MALLOC: &[CatalogueFunction] = &[
@@ -67,13 +130,17 @@ const MALLOC: &[CatalogueFunction] = &[
     release("cfree", pointer(1)),
 ];
 
-/// C's functions for mappings and the program break.
-const MAPPINGS: &[CatalogueFunction] = &[
+/// C's functions for mappings.
+const MAP: &[CatalogueFunction] = &[
     function("mmap", CallKind::Map, size(2).pointer(1)),
     function("mmap64", CallKind::Map, size(2).pointer(1)),
     function("munmap", CallKind::Unmap, size(2).pointer(1)),
     // Its old length is always the second argument: no field is needed to say so.
     function("mremap", CallKind::Remap, size(3).pointer(1)),
+];
+
+/// C's functions for the program break.
+const BREAK: &[CatalogueFunction] = &[
     function("brk", CallKind::SetBreak, pointer(1)),
     function("sbrk", CallKind::MoveBreak, size(1)),
 ];
@@ -88,13 +155,112 @@ const JEMALLOC: &[CatalogueFunction] = &[
     release("sdallocx", pointer(1)),
 ];
 
-/// C++'s operators that do not throw: `new` with `std::nothrow`, and every `delete`. The aligned forms have the
-/// alignment as their second argument.
+/// What tcmalloc (gperftools) has beside the family, with its prefix.
+const TCMALLOC: &[CatalogueFunction] = &[
+    allocate("malloc_skip_new_handler", size(1)),
+    throwing(allocate("new", size(1))),
+    throwing(allocate("newarray", size(1))),
+    throwing(allocate("new_aligned", size(1))),
+    throwing(allocate("newarray_aligned", size(1))),
+    throwing(allocate("new_nothrow", size(1))),
+    throwing(allocate("newarray_nothrow", size(1))),
+    throwing(allocate("new_aligned_nothrow", size(1))),
+    throwing(allocate("newarray_aligned_nothrow", size(1))),
+    delete("free_sized"),
+    delete("delete"),
+    delete("deletearray"),
+    delete("delete_sized"),
+    delete("deletearray_sized"),
+    delete("delete_nothrow"),
+    delete("deletearray_nothrow"),
+    delete("delete_aligned"),
+    delete("deletearray_aligned"),
+    delete("delete_sized_aligned"),
+    delete("deletearray_sized_aligned"),
+    delete("delete_aligned_nothrow"),
+    delete("deletearray_aligned_nothrow"),
+];
+
+/// What mimalloc has beside the family, with its prefix. (`strdup`, `realpath` and their like call the others.)
+const MIMALLOC: &[CatalogueFunction] = &[
+    allocate("malloc_small", size(1)),
+    allocate("zalloc", size(1)),
+    allocate("zalloc_small", size(1)),
+    allocate("mallocn", size(2).count(1)),
+    allocate("malloc_aligned", size(1)),
+    allocate("malloc_aligned_at", size(1)),
+    allocate("zalloc_aligned", size(1)),
+    allocate("zalloc_aligned_at", size(1)),
+    allocate("calloc_aligned", size(2).count(1)),
+    allocate("calloc_aligned_at", size(2).count(1)),
+    resize("reallocf", size(2).pointer(1)),
+    resize("reallocn", size(3).count(2).pointer(1)),
+    resize("rezalloc", size(2).pointer(1)),
+    resize("recalloc", size(3).count(2).pointer(1)),
+    resize("realloc_aligned", size(2).pointer(1)),
+    resize("realloc_aligned_at", size(2).pointer(1)),
+    resize("rezalloc_aligned", size(2).pointer(1)),
+    resize("rezalloc_aligned_at", size(2).pointer(1)),
+    resize("recalloc_aligned", size(3).count(2).pointer(1)),
+    resize("recalloc_aligned_at", size(3).count(2).pointer(1)),
+    resize("aligned_recalloc", size(3).count(2).pointer(1)),
+    resize("aligned_offset_recalloc", size(3).count(2).pointer(1)),
+    resize("expand", size(2).pointer(1)),
+    throwing(allocate("new", size(1))),
+    throwing(allocate("new_aligned", size(1))),
+    throwing(allocate("new_n", size(2).count(1))),
+    throwing(resize("new_realloc", size(2).pointer(1))),
+    throwing(resize("new_reallocn", size(3).count(2).pointer(1))),
+    throwing(allocate("new_nothrow", size(1))),
+    throwing(allocate("new_aligned_nothrow", size(1))),
+    delete("free_size"),
+    delete("free_aligned"),
+    delete("free_size_aligned"),
+];
+
+/// The same, with a heap as their first argument. What `mi_heap_destroy` frees at once is not a call for a block, and is
+/// not seen.
+const MIMALLOC_HEAP: &[CatalogueFunction] = &[
+    allocate("heap_malloc", size(2)),
+    allocate("heap_malloc_small", size(2)),
+    allocate("heap_zalloc", size(2)),
+    allocate("heap_calloc", size(3).count(2)),
+    allocate("heap_mallocn", size(3).count(2)),
+    allocate("heap_malloc_aligned", size(2)),
+    allocate("heap_malloc_aligned_at", size(2)),
+    allocate("heap_zalloc_aligned", size(2)),
+    allocate("heap_zalloc_aligned_at", size(2)),
+    allocate("heap_calloc_aligned", size(3).count(2)),
+    allocate("heap_calloc_aligned_at", size(3).count(2)),
+    resize("heap_realloc", size(3).pointer(2)),
+    resize("heap_reallocf", size(3).pointer(2)),
+    resize("heap_reallocn", size(4).count(3).pointer(2)),
+    resize("heap_rezalloc", size(3).pointer(2)),
+    resize("heap_recalloc", size(4).count(3).pointer(2)),
+    resize("heap_realloc_aligned", size(3).pointer(2)),
+    resize("heap_realloc_aligned_at", size(3).pointer(2)),
+    resize("heap_rezalloc_aligned", size(3).pointer(2)),
+    resize("heap_rezalloc_aligned_at", size(3).pointer(2)),
+    resize("heap_recalloc_aligned", size(4).count(3).pointer(2)),
+    resize("heap_recalloc_aligned_at", size(4).count(3).pointer(2)),
+    throwing(allocate("heap_alloc_new", size(2))),
+    throwing(allocate("heap_alloc_new_n", size(3).count(2))),
+];
+
+/// What mimalloc has beside the family without its prefix.
+const MIMALLOC_PLAIN: &[CatalogueFunction] = &[resize("reallocf", size(2).pointer(1)), delete("vfree")];
+
+/// C++'s operators. The aligned forms have the alignment as their second argument. (`new` with `std::nothrow` should
+/// catch what a handler throws in it, but where it is written in C, as mimalloc's, it does not.)
 const OPERATORS: &[CatalogueFunction] = &[
-    allocate("_ZnwmRKSt9nothrow_t", size(1)),
-    allocate("_ZnamRKSt9nothrow_t", size(1)),
-    allocate("_ZnwmSt11align_val_tRKSt9nothrow_t", size(1)),
-    allocate("_ZnamSt11align_val_tRKSt9nothrow_t", size(1)),
+    throwing(allocate("_Znwm", size(1))),
+    throwing(allocate("_Znam", size(1))),
+    throwing(allocate("_ZnwmSt11align_val_t", size(1))),
+    throwing(allocate("_ZnamSt11align_val_t", size(1))),
+    throwing(allocate("_ZnwmRKSt9nothrow_t", size(1))),
+    throwing(allocate("_ZnamRKSt9nothrow_t", size(1))),
+    throwing(allocate("_ZnwmSt11align_val_tRKSt9nothrow_t", size(1))),
+    throwing(allocate("_ZnamSt11align_val_tRKSt9nothrow_t", size(1))),
     delete("_ZdlPv"),
     delete("_ZdaPv"),
     delete("_ZdlPvRKSt9nothrow_t"),
@@ -173,6 +339,15 @@ const fn delete(name: &'static str) -> CatalogueFunction {
     function(name, CallKind::ReleaseThrough, pointer(1))
 }
 
+/// One that throws when it has no memory, and so must have no return probe.
+const fn throwing(function: CatalogueFunction) -> CatalogueFunction {
+    let spec = ProbeSpec {
+        may_throw: 1,
+        ..function.spec
+    };
+    CatalogueFunction { spec, ..function }
+}
+
 const fn function(name: &'static str, kind: CallKind, arguments: Arguments) -> CatalogueFunction {
     let spec = ProbeSpec {
         kind: kind as u32,
@@ -180,6 +355,8 @@ const fn function(name: &'static str, kind: CallKind, arguments: Arguments) -> C
         count_arg: arguments.count,
         pointer_arg: arguments.pointer,
         out_arg: arguments.out,
+        may_throw: 0,
+        zero: 0,
         break_variable: 0,
     };
     CatalogueFunction { name, spec }
@@ -207,6 +384,7 @@ const fn prefixed(
         recognised_by,
         functions,
         plain,
+        code: &[],
     }
 }
 
@@ -215,12 +393,12 @@ const fn recognised(name: &'static str, recognised_by: &'static [&'static str]) 
 }
 
 impl Allocator {
-    /// Its functions, each with its whole name.
+    /// Its functions, each with its whole name; of two names of one function the better known comes first.
     pub fn functions(&self) -> impl Iterator<Item = (String, &'static CatalogueFunction)> {
         let prefixed = self.functions.iter().copied().flatten();
         let plain = self.plain.iter().copied().flatten();
-        let named = prefixed.map(|function| (format!("{}{}", self.prefix, function.name), function));
-        named.chain(plain.map(|function| (function.name.to_owned(), function)))
+        let plain = plain.map(|function| (function.name.to_owned(), function));
+        plain.chain(prefixed.map(|function| (format!("{}{}", self.prefix, function.name), function)))
     }
 
     /// Whether its blocks are traced.
@@ -232,7 +410,19 @@ impl Allocator {
 /// Everything that is probed anywhere.
 #[cfg(test)]
 pub fn every_function() -> impl Iterator<Item = &'static CatalogueFunction> {
-    [MALLOC, MAPPINGS, JEMALLOC, OPERATORS].into_iter().flatten()
+    [
+        MALLOC,
+        MAP,
+        BREAK,
+        JEMALLOC,
+        TCMALLOC,
+        MIMALLOC,
+        MIMALLOC_HEAP,
+        MIMALLOC_PLAIN,
+        OPERATORS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]

@@ -191,7 +191,7 @@ fn needed_registers(spec: &ProbeSpec) -> Vec<Register> {
         None | Some(CallKind::Map | CallKind::Remap) => true,
         Some(_) => named.contains(number),
     });
-    let state = if kind == Some(CallKind::Release) {
+    let state = if kind.is_some_and(|kind| !kind.needs_return()) {
         &[][..]
     } else {
         &CALLER_STATE
@@ -228,8 +228,10 @@ fn tests_pointer(instruction: &Instruction, spec: &ProbeSpec) -> bool {
     let pointer = usize::from(spec.pointer_arg)
         .checked_sub(1)
         .and_then(|index| ARGUMENTS.get(index));
-    spec.kind == CallKind::Release as u32
-        && instruction.code() == Code::Test_rm64_r64
+    matches!(
+        CallKind::from_raw(spec.kind),
+        Some(CallKind::Release | CallKind::ReleaseThrough)
+    ) && instruction.code() == Code::Test_rm64_r64
         && pointer.is_some_and(|&register| instruction.op0_register() == register)
         && pointer.is_some_and(|&register| instruction.op1_register() == register)
 }

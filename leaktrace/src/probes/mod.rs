@@ -4,4 +4,5 @@
 
 pub mod catalogue;
 pub mod decode;
+pub mod exits;
 pub mod plan;

@@ -3,15 +3,17 @@
 //! Every module that defines an allocator is probed, also where one takes the place of another: which of two `malloc`s
 //! a call reaches is the loader's choice per caller, and calls from one into the other are told apart at run time.
 
-use std::collections::BTreeMap;
+mod module;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use leaktrace_common::probes::{CallKind, ProbeSpec};
 use object::ReadRef;
 
-use super::catalogue::{ALLOCATORS, Allocator, BREAK_VARIABLE, CatalogueFunction, REPLACEMENT};
-use super::decode;
-use crate::target::elf::{Function, Functions, Image};
+use super::catalogue::{ALLOCATORS, Allocator, CatalogueFunction, OWN_OPERATORS, REPLACEMENT, THROW, is_unmistakable};
+use crate::target::elf::Image;
+use module::ModulePlan;
 
 /// What only the dynamic loader of glibc defines. The loader has a small `malloc` for itself (exported before 2.32),
 /// used until the C library is in place and bypassed after. It never gives memory back, and nothing it hands out
@@ -81,10 +83,21 @@ pub fn plan<'data, R: ReadRef<'data>>(modules: &[ModuleCode<'_, 'data, R>]) -> R
     let names = names();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut plan = Plan::default();
+    let allocating = allocating_names();
+    let mut throws = Vec::new();
     for (index, module) in modules.iter().enumerate() {
         if module.image.variable(LOADER_VARIABLE).is_none() {
-            add_module(&mut plan, index, module, &module.image.functions(&names));
+            let defined = module.image.functions_even_local(&names, is_unmistakable);
+            throws.extend(defined.found.get(THROW.name).map(|&function| (index, function)));
+            ModulePlan::new(index, module, &defined, &allocating).add_to(&mut plan);
         }
+    }
+    if plan.probes.iter().any(|probe| probe.spec.may_throw != 0) {
+        let probes = throws.iter().map(|(index, function)| {
+            let code = modules[*index].image.bytes(function);
+            module::probe(*index, *function, code, THROW.name.to_owned(), THROW.spec)
+        });
+        plan.probes.extend(probes);
     }
     if plan.probes.is_empty() {
         let modules = modules.iter().map(|module| module.path.display().to_string()).collect();
@@ -98,131 +111,29 @@ pub fn plan<'data, R: ReadRef<'data>>(modules: &[ModuleCode<'_, 'data, R>]) -> R
 
 /// Everything looked for in a module, so that its tables are searched once.
 fn names() -> Vec<String> {
-    let known = || ALLOCATORS.iter().chain([&REPLACEMENT]);
+    let known = || ALLOCATORS.iter().chain([&REPLACEMENT, &OWN_OPERATORS]);
     let functions = known().flat_map(Allocator::functions).map(|(name, _)| name);
     let signs = known().flat_map(|allocator| allocator.recognised_by);
-    let mut names: Vec<_> = functions.chain(signs.map(|&name| name.to_owned())).collect();
+    let signs = signs.chain([&THROW.name]).map(|&name| name.to_owned());
+    let mut names: Vec<_> = functions.chain(signs).collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
-fn add_module<'data, R: ReadRef<'data>>(
-    plan: &mut Plan,
-    index: usize,
-    module: &ModuleCode<'_, 'data, R>,
-    defined: &Functions,
-) {
-    let present = |allocator: &&Allocator| {
-        allocator
-            .recognised_by
-            .iter()
-            .all(|name| defined.found.contains_key(*name))
-    };
-    let (traced, untraced): (Vec<&Allocator>, Vec<&Allocator>) = ALLOCATORS
-        .iter()
-        .filter(present)
-        .partition(|allocator| allocator.is_traced());
-    for allocator in &untraced {
-        plan.untraced.push((index, allocator.name.to_owned()));
-        plan.notes.push(format!(
-            "{} found in {}: its blocks are not traced by this version",
-            allocator.name,
-            module.path.display()
-        ));
-    }
-    for allocator in &traced {
-        add_allocator(plan, allocator.name.to_owned(), allocator, index, module, defined);
-    }
-    if traced.is_empty() && untraced.is_empty() && present(&&REPLACEMENT) {
-        let name = format!("malloc of {}", module.path.file_name().unwrap_or_default().display());
-        add_allocator(plan, name, &REPLACEMENT, index, module, defined);
-    }
-    let holds_allocator = plan.probes.last().is_some_and(|probe| probe.module == index) || !untraced.is_empty();
-    // A program that brings an allocator of its own makes mapping calls of its own too.
-    let maps_itself = module.image.is_program() && module.image.interpreter().is_some();
-    if holds_allocator && !maps_itself {
-        plan.own_code
-            .extend(module.image.code_range().map(|range| (index, range)));
-    }
+/// The names of all functions that hand out blocks.
+fn allocating_names() -> BTreeSet<String> {
+    let known = ALLOCATORS.iter().chain([&REPLACEMENT, &OWN_OPERATORS]);
+    let functions = known.flat_map(Allocator::functions);
+    let allocating = functions.filter(|(_, function)| allocates(function));
+    allocating.map(|(name, _)| name).collect()
 }
 
-fn add_allocator<'data, R: ReadRef<'data>>(
-    plan: &mut Plan,
-    name: String,
-    allocator: &Allocator,
-    index: usize,
-    module: &ModuleCode<'_, 'data, R>,
-    defined: &Functions,
-) {
-    let break_variable = module.image.variable(BREAK_VARIABLE);
-    let (chosen, mut notes) = choose(allocator, defined, break_variable.is_some());
-    for (function, (name, entry)) in chosen {
-        let code = module.image.bytes(&function);
-        let placement = if code.len() as u64 == function.size {
-            decode::place(code, &entry.spec)
-        } else {
-            decode::at_start(code)
-        };
-        plan.probes.push(Probe {
-            function: name,
-            module: index,
-            offset: function.file_offset + placement.offset,
-            spec: complete(entry.spec, break_variable, function.address + placement.offset),
-            emulated: placement.emulated,
-        });
-    }
-    for note in &mut notes {
-        *note = format!("{}: {note}", module.path.display());
-    }
-    plan.notes.append(&mut notes);
-    if !plan.allocators.contains(&name) {
-        plan.allocators.push(name);
-    }
-}
-
-type Chosen = BTreeMap<Function, (String, &'static CatalogueFunction)>;
-
-/// The functions of `allocator` to probe, each once however many names it has, and what cannot be.
-fn choose(allocator: &Allocator, defined: &Functions, knows_break: bool) -> (Chosen, Vec<String>) {
-    let mut chosen = Chosen::new();
-    let mut notes = Vec::new();
-    for (name, entry) in allocator.functions() {
-        if let Some(refusal) = defined.refused.get(&name) {
-            notes.push(format!("{name} is not traced: {refusal}"));
-        }
-        let Some(&function) = defined.found.get(&name) else {
-            continue;
-        };
-        if entry.spec.kind == CallKind::SetBreak as u32 && !knows_break {
-            notes.push(format!("{name} is not traced: where the break was before is not known"));
-            continue;
-        }
-        let (first, taken_for) = chosen.entry(function).or_insert_with(|| (name.clone(), entry));
-        if !same_reading(&taken_for.spec, &entry.spec) {
-            notes.push(format!("{name} is the same code as {first}, and is read as that"));
-        }
-    }
-    (chosen, notes)
-}
-
-/// Whether it makes no difference which of two names of one function is taken.
-fn same_reading(one: &ProbeSpec, other: &ProbeSpec) -> bool {
-    let is_release = |spec: &ProbeSpec| CallKind::from_raw(spec.kind).is_some_and(|kind| !kind.needs_return());
-    one == other || (is_release(one) && is_release(other) && one.pointer_arg == other.pointer_arg)
-}
-
-/// `spec` with the distance from an instruction at `address` to the break variable, if its kind uses that.
-fn complete(spec: ProbeSpec, break_variable: Option<u64>, address: u64) -> ProbeSpec {
-    let moves_break = matches!(
-        CallKind::from_raw(spec.kind),
-        Some(CallKind::SetBreak | CallKind::MoveBreak)
-    );
-    let distance = |to: u64| to.wrapping_sub(address).cast_signed();
-    ProbeSpec {
-        break_variable: break_variable.filter(|_| moves_break).map_or(0, distance),
-        ..spec
-    }
+fn allocates(function: &CatalogueFunction) -> bool {
+    matches!(
+        CallKind::from_raw(function.spec.kind),
+        Some(CallKind::Allocate | CallKind::Resize)
+    )
 }
 
 fn looked_at(modules: &[String]) -> String {

@@ -6,16 +6,16 @@
 
 mod symbols;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use object::elf::{
     DF_1_PIE, DT_FLAGS_1, DT_NEEDED, ELFCLASS32, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_EXEC, FileHeader64, PF_X, PT_LOAD,
-    ProgramHeader64, SHT_DYNAMIC, SHT_DYNSYM, SHT_GNU_VERSYM, SHT_STRTAB, SHT_SYMTAB,
+    ProgramHeader64, SHT_DYNAMIC, SHT_DYNSYM, SHT_GNU_VERSYM, SHT_RELA, SHT_STRTAB, SHT_SYMTAB,
 };
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{LittleEndian, ReadRef};
 
-pub use symbols::{Functions, Refusal};
+pub use symbols::{Functions, Import, Refusal};
 
 /// The byte order of every image read here: x86-64 has one.
 const ENDIAN: LittleEndian = LittleEndian;
@@ -111,6 +111,17 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         symbols::functions(self, names)
     }
 
+    /// The same, where local symbols of these names count too if `is_unmistakable` says so.
+    pub fn functions_even_local(&self, names: &[&str], is_unmistakable: fn(&str) -> bool) -> Functions {
+        symbols::functions_even_local(self, names, is_unmistakable)
+    }
+
+    /// The virtual addresses `(start, end)` from the first to the last function whose name begins with one of `starts`;
+    /// none when `outside` lies among them.
+    pub fn span(&self, starts: &[&str], outside: &str) -> Option<(u64, u64)> {
+        symbols::span(self, starts, outside)
+    }
+
     /// The virtual address of the variable `name`, when this image defines it.
     pub fn variable(&self, name: &str) -> Option<u64> {
         symbols::variable(self, name)
@@ -174,8 +185,25 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
         found.map(lossy)
     }
 
+    /// The code from `address` on, no more than `most` bytes; empty where there is none.
+    pub fn code(&self, address: u64, most: u64) -> &'data [u8] {
+        let Some(segment) = self.code_segment(address) else {
+            return &[];
+        };
+        let left = segment.p_filesz.get(ENDIAN) - (address - segment.p_vaddr.get(ENDIAN));
+        let offset = self.file_offset(address);
+        let bytes = offset.and_then(|offset| self.data.read_bytes_at(offset, left.min(most)).ok());
+        bytes.unwrap_or_default()
+    }
+
+    /// What the loader writes into its slots for functions, by the virtual address of the slot: the name of a function,
+    /// and its address where this image defines it.
+    pub fn imports(&self) -> HashMap<u64, Import> {
+        symbols::imports(self)
+    }
+
     /// Where `address` lies in the file, if it is code.
-    fn file_offset(&self, address: u64) -> Option<u64> {
+    pub fn file_offset(&self, address: u64) -> Option<u64> {
         let segment = self.code_segment(address)?;
         (address - segment.p_vaddr.get(ENDIAN)).checked_add(segment.p_offset.get(ENDIAN))
     }
@@ -257,7 +285,7 @@ fn check_tables<'data, R: ReadRef<'data>>(sections: &SectionTable<'data, Header,
     let read = |kind| {
         matches!(
             kind,
-            SHT_DYNSYM | SHT_SYMTAB | SHT_STRTAB | SHT_DYNAMIC | SHT_GNU_VERSYM
+            SHT_DYNSYM | SHT_SYMTAB | SHT_STRTAB | SHT_DYNAMIC | SHT_GNU_VERSYM | SHT_RELA
         )
     };
     let sizes = sections

@@ -100,6 +100,21 @@ pub const TESTS: &[Package] = &[
         shown_by: &["/usr/lib/x86_64-linux-gnu/libjemalloc.so"],
     },
     Package {
+        name: "libgoogle-perftools-dev",
+        why: "tcmalloc, to load before libc, and to link",
+        shown_by: &["/usr/lib/x86_64-linux-gnu/libtcmalloc.so"],
+    },
+    Package {
+        name: "libmimalloc-dev",
+        why: "mimalloc, to load before libc",
+        shown_by: &["/usr/lib/x86_64-linux-gnu/libmimalloc.so"],
+    },
+    Package {
+        name: "musl-tools",
+        why: "programs with another C library",
+        shown_by: &["musl-gcc"],
+    },
+    Package {
         name: "sqlite3",
         why: "a real program to trace",
         shown_by: &["sqlite3"],
