@@ -27,7 +27,9 @@ use crate::{
 
 /// Name of the code that the kernel maps into every process.
 const VDSO: &str = "[vdso]";
-/// Most bytes of it that are read.
+/// Name of where return probes come back to, in a process that is traced already: no code of the program's.
+const TRAMPOLINE: &str = "[uprobes]";
+/// Most bytes of the vDSO that are read.
 const MAX_VDSO: u64 = 1 << 20;
 
 /// All code of a process.
@@ -93,7 +95,7 @@ fn add_unopened(space: &AddressSpace, code: &mut Code) {
             path,
             build_id: None,
             deleted: false,
-            unwinding: Unwinding::FramePointers {
+            unwinding: Unwinding::Guess {
                 why: "the file could not be opened".to_owned(),
             },
             names: None,
@@ -120,7 +122,7 @@ impl Builder {
         tables
             .iter()
             .zip(&timed)
-            .map(|(table, (_, took))| self.unwinding(table.as_ref(), took.load(Ordering::Relaxed)))
+            .map(|(table, (module, took))| self.unwinding(table.as_ref(), took.load(Ordering::Relaxed), is_go(module)))
             .collect()
     }
 
@@ -128,7 +130,7 @@ impl Builder {
     fn other(&mut self, space: &AddressSpace) -> Vec<OtherCode> {
         let mut named: BTreeMap<String, Vec<&Mapping>> = BTreeMap::new();
         for (mapping, module) in space.executable_mappings() {
-            if module.is_none() && !mapping.is_file() {
+            if module.is_none() && !mapping.is_file() && mapping.path.as_os_str() != TRAMPOLINE {
                 named.entry(name_of(mapping)).or_default().push(mapping);
             }
         }
@@ -144,22 +146,22 @@ impl Builder {
     }
 
     fn without_file(&mut self, pid: u32, name: &str, mappings: &[&Mapping]) -> Unwinding {
-        let frame_pointers = |why: &str| Unwinding::FramePointers { why: why.to_owned() };
+        let guess = |why: &str| Unwinding::Guess { why: why.to_owned() };
         let Some(mapping) = mappings.first().filter(|_| name == VDSO) else {
-            return frame_pointers("the code is in no file");
+            return guess("the code is in no file");
         };
         let length = (mapping.end - mapping.start).min(MAX_VDSO);
         let started = Instant::now();
         match read_memory(pid, mapping.start, length as usize) {
             Ok(image) => {
                 let table = unwind::table(&image[..]);
-                self.unwinding(table.as_ref(), nanoseconds(started))
+                self.unwinding(table.as_ref(), nanoseconds(started), false)
             }
-            Err(_) => frame_pointers("the memory of the process could not be read (root can)"),
+            Err(_) => guess("the memory of the process could not be read (root can)"),
         }
     }
 
-    fn unwinding(&mut self, table: Result<&Table, &UnwindError>, build_ns: u64) -> Unwinding {
+    fn unwinding(&mut self, table: Result<&Table, &UnwindError>, build_ns: u64, frame_pointers: bool) -> Unwinding {
         match table {
             Ok(table) => {
                 let packed = self.interner.pack(table);
@@ -171,9 +173,11 @@ impl Builder {
                     bytes,
                     build_ns,
                     skipped: packed.skipped as u64,
+                    frame_pointers,
                 }
             }
-            Err(error) => Unwinding::FramePointers { why: error.to_string() },
+            Err(_) if frame_pointers => Unwinding::FramePointers,
+            Err(error) => Unwinding::Guess { why: error.to_string() },
         }
     }
 
@@ -186,6 +190,11 @@ impl Builder {
             ..Totals::default()
         }
     }
+}
+
+/// Go code keeps frame pointers.
+fn is_go(module: &Module) -> bool {
+    module.headers().section(unwind::GO_SECTION).is_some()
 }
 
 fn bytes_of(packed: &PackedModule) -> u64 {

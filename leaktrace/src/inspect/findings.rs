@@ -102,9 +102,13 @@ pub enum Unwinding {
         build_ns: u64,
         /// Entries of the file that are broken, and left out.
         skipped: u64,
+        /// Whether code that the tables leave out keeps frame pointers, and is followed by them: Go.
+        frame_pointers: bool,
     },
-    /// By frame pointers, as a guess.
-    FramePointers {
+    /// By frame pointers, which the code keeps: Go.
+    FramePointers,
+    /// By frame pointers, as a guess: frames of code without them may be missing.
+    Guess {
         /// Why not by tables.
         why: String,
     },

@@ -132,8 +132,8 @@ fn code(found: &Inspection, width: usize) -> Vec<String> {
         _ => None,
     });
     let guessed = found.files.iter().filter_map(|file| match &file.unwinding {
-        Unwinding::FramePointers { why } => Some(format!("stacks through {}: {why}", file_name(&file.path))),
-        Unwinding::Tables { skipped: 0, .. } => None,
+        Unwinding::Guess { why } => Some(format!("stacks through {}: {why}", file_name(&file.path))),
+        Unwinding::FramePointers | Unwinding::Tables { skipped: 0, .. } => None,
         Unwinding::Tables { skipped, .. } => {
             let entries = if *skipped == 1 {
                 "1 broken entry"
@@ -153,9 +153,11 @@ fn code(found: &Inspection, width: usize) -> Vec<String> {
 fn file(file: &CodeFile) -> [String; 7] {
     let [by, rows, kib, built] = unwinding(&file.unwinding);
     let names = match &file.names {
+        Some(NameSource::GoTable) => "Go's table",
         Some(NameSource::DebugInfo) => "debug info",
         Some(NameSource::DebugFile(_)) => "debug file",
         Some(NameSource::Symtab) => ".symtab",
+        Some(NameSource::MiniDebugInfo) => ".gnu_debugdata",
         Some(NameSource::Dynsym) => ".dynsym",
         Some(NameSource::Nothing) => "none",
         None => "not seen",
@@ -188,21 +190,27 @@ fn other(code: &OtherCode) -> [String; 7] {
 fn unwinding(unwinding: &Unwinding) -> [String; 4] {
     match unwinding {
         Unwinding::Tables {
-            rows, bytes, build_ns, ..
+            rows,
+            bytes,
+            build_ns,
+            frame_pointers,
+            ..
         } => [
-            "tables".to_owned(),
+            if *frame_pointers { "tables, fp" } else { "tables" }.to_owned(),
             number(*rows),
             number(bytes.div_ceil(1024)),
             duration(*build_ns),
         ],
-        Unwinding::FramePointers { .. } => ["guess".to_owned(), "-".to_owned(), "-".to_owned(), "-".to_owned()],
+        Unwinding::FramePointers => ["frame ptrs", "-", "-", "-"].map(str::to_owned),
+        Unwinding::Guess { .. } => ["guess", "-", "-", "-"].map(str::to_owned),
     }
 }
 
 fn totals(totals: &Totals, width: usize) -> Vec<String> {
     let sentence = format!(
-        "Unwinding tables: {} and {}, {} of kernel memory, built in {} on {}; memory map read in {}. A guess follows \
-         frame pointers: frames of code without them may be missing.",
+        "Unwinding tables: {} and {}, {} of kernel memory, built in {} on {}; memory map read in {}. By fp: \
+         frame pointers, which Go code keeps. By guess: frame pointers where nothing else is there, so that frames of \
+         code without them may be missing.",
         count(totals.rows, "row"),
         count(totals.rules, "distinct rule"),
         size(totals.table_bytes),
@@ -335,7 +343,7 @@ mod tests {
     fn rows_of(unwinding: &Unwinding) -> u64 {
         match unwinding {
             Unwinding::Tables { rows, .. } => *rows,
-            Unwinding::FramePointers { .. } => 0,
+            Unwinding::FramePointers | Unwinding::Guess { .. } => 0,
         }
     }
 
@@ -346,7 +354,15 @@ mod tests {
         assert_eq!(json["schema"], "leaktrace.inspect/1");
         assert_eq!(json["files"][0]["unwinding"]["by"], "tables");
         assert!(json["totals"]["rules"].as_u64() > Some(10));
-        let sources = ["debug_info", "debug_file", "symtab", "dynsym", "nothing"];
+        let sources = [
+            "go_table",
+            "debug_info",
+            "debug_file",
+            "mini_debug_info",
+            "symtab",
+            "dynsym",
+            "nothing",
+        ];
         let from = json["files"][0]["names"]["from"].as_str().expect("a source");
         assert!(sources.contains(&from), "{from}");
     }

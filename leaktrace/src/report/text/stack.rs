@@ -189,6 +189,7 @@ mod tests {
             (Ending::Unreadable, "could not be read"),
             (Ending::TooDeep, "deeper than 127 frames"),
             (Ending::Guessed, "guessed by frame pointers"),
+            (Ending::Unsettled, "being unmapped"),
             (Ending::NotKept, "was not kept"),
             (Ending::Unknown, "could not be found"),
         ] {
