@@ -10,7 +10,7 @@ use super::FileKey;
 use super::worker::{Call, Calls};
 use crate::go::Program;
 use crate::go::pclntab::{self, Table};
-use crate::target::{ElfHeaders, Module, printable};
+use crate::target::{Module, printable};
 
 /// The tables of the files seen so far.
 #[derive(Default)]
@@ -60,11 +60,10 @@ fn load(module: &Module, budget: &mut u64) -> Option<Table> {
     if !Program::is_marked(module.headers()) {
         return None;
     }
-    let now = ElfHeaders::read(module.file()).ok()?;
-    if !now.is_same_layout(module.headers()) {
-        return None;
-    }
-    let table = Program::read(module.file(), &now, *budget)?.table;
+    // Before and after: what was written to meanwhile names nothing.
+    let read = || Program::read(module.file(), module.headers(), *budget);
+    let program = module.is_unchanged().then(read).flatten()?;
+    let table = module.is_unchanged().then_some(program.table)?;
     *budget = budget.saturating_sub(table.size());
     Some(table)
 }

@@ -11,6 +11,7 @@ use super::super::{RawStack, Symbolizer};
 use super::*;
 use crate::go::test_programs::{SOURCE, Toolchain};
 use crate::profile::Frame;
+use crate::target::ElfHeaders;
 use crate::target::test_programs::Running;
 use crate::target::{AddressSpace, Era};
 

@@ -77,11 +77,12 @@ fn node_command(script: &Path) -> Command {
     let mut command = Command::new("node");
     command
         .args(["--perf-basic-prof", "--interpreted-frames-native-stack"])
+        // Else it leaves a log of its own where it is started.
+        .args([
+            "--no-logfile-per-isolate",
+            &format!("--logfile={}.log", script.display()),
+        ])
         .arg(script);
-    // It leaves a log where it is started.
-    if let Some(directory) = script.parent() {
-        command.current_dir(directory);
-    }
     command
 }
 
