@@ -17,6 +17,7 @@ mod inflight;
 mod live;
 mod mapping;
 mod maps;
+mod measure;
 mod process;
 mod programs;
 mod regs;

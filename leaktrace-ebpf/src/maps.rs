@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, StackTrace},
 };
 use leaktrace_common::{
     blocks::{Block, BlockKey, Bucket, CALL_SLOTS as CALL_SLOT_COUNT, CallSlot, Calls},
@@ -100,3 +100,7 @@ pub static UNWIND_RULES: Array<Rule> = Array::with_max_entries(1, BPF_F_MMAPABLE
 /// Mappings, in two halves: one in force, one being filled.
 #[map]
 pub static UNWIND_MAPPINGS: Array<UnwindMapping> = Array::with_max_entries(2 * MAX_MAPPINGS, BPF_F_MMAPABLE);
+
+/// For measuring: the stack that the kernel's own helper has walked.
+#[map]
+pub static KERNEL_STACKS: StackTrace = StackTrace::with_max_entries(1, 0);

@@ -3,8 +3,7 @@
 //! `call_session` sees entry and return of a call, and declines the return where nothing can come of it. Where the
 //! kernel has no sessions, `call_entry` and `call_return` do the same in two. `release_entry` serves `free`, the most
 //! frequent call, which needs no return; `throwing_entry` calls that may throw, which must have none; `code_entry` the
-//! dynamic loader. `empty_session` and `empty_entry` take their places to measure what the traps
-//! alone cost.
+//! dynamic loader.
 
 use core::ffi::c_void;
 
@@ -97,20 +96,6 @@ pub extern "C" fn throwing_entry(ctx: *mut c_void) -> u32 {
         Some(CallKind::Throw) => inflight::thrown(caller().thread),
         _ => drop(enter::<true>(regs)),
     }
-    0
-}
-
-/// For measuring: sees entry and return of a call like `call_session`, and does nothing.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "uprobe/empty_session")]
-pub extern "C" fn empty_session(_: *mut c_void) -> u32 {
-    SEE_RETURN
-}
-
-/// For measuring: does nothing, at an entry or a return.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "uprobe/empty_entry")]
-pub extern "C" fn empty_entry(_: *mut c_void) -> u32 {
     0
 }
 

@@ -37,6 +37,15 @@ pub fn site(caller: &Registers, process: u32, probe: u32) -> u32 {
     site
 }
 
+/// For measuring: walks a stack, and nothing else.
+#[inline(always)]
+pub fn walk_only(first: &Registers) {
+    if let Some((slot, scratch)) = acquire() {
+        unwind::walk(first, scratch, slot, 0);
+        release(scratch);
+    }
+}
+
 /// A stack that userspace does not know yet.
 #[inline(never)]
 fn introduce(record: &mut StackRecord, entry: Option<*mut SiteEntry>, process: u32, probe: u32) -> u32 {

@@ -124,6 +124,12 @@ pub enum AttachWay {
     /// For measuring: handlers that do nothing.
     #[value(hide = true)]
     Empty,
+    /// For measuring: stacks alone, by the tables.
+    #[value(hide = true)]
+    Walk,
+    /// For measuring: stacks alone, by the kernel's own helper.
+    #[value(hide = true)]
+    KernelWalk,
 }
 
 /// What a trace writes, and where.

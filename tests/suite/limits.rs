@@ -1,6 +1,6 @@
 //! Tables that are too small: leaktrace goes on, counts what it could not keep, and says which flag helps.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use leaktrace_tests::fixture::Fixture;
 use leaktrace_tests::profile::Profile;
 use leaktrace_tests::tracer;
@@ -11,8 +11,12 @@ pub fn trials() -> Vec<Trial> {
     vec![
         traced("limits::live_blocks", live_blocks),
         traced("limits::stacks", stacks),
+        traced("limits::programs_are_cheap_to_verify", cheap_to_verify),
     ]
 }
+
+/// Instructions that the verifier may look at in one program: it gives up at a million.
+const MOST_VERIFIED: u64 = 50_000;
 
 fn trace(fixture: &str, flags: &[&str]) -> Result<(Profile, String)> {
     let mut running = Fixture::compile(fixture)?.start(&[])?;
@@ -41,6 +45,23 @@ fn live_blocks() -> Result<()> {
         accounting.lost
     );
     ensure!(said.contains("--max-live"), "it does not say which flag helps:\n{said}");
+    Ok(())
+}
+
+/// The kernel itself says what it looked at. Older ones than 5.16 do not, and cannot load the programs.
+fn cheap_to_verify() -> Result<()> {
+    for way in ["session", "multi"] {
+        let (_, said) = trace("malloc", &["--attach-with", way, "--verbose"])?;
+        let loaded: Vec<&str> = said.lines().filter(|line| line.contains("loaded ")).collect();
+        ensure!(loaded.len() >= 3, "by {way} {} programs:\n{said}", loaded.len());
+        for line in loaded {
+            let count = line
+                .strip_suffix(" instructions verified")
+                .and_then(|line| line.rsplit(' ').next());
+            let count: u64 = count.with_context(|| format!("no count: {line}"))?.parse()?;
+            ensure!(count < MOST_VERIFIED, "by {way}: {line}");
+        }
+    }
     Ok(())
 }
 

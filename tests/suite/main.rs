@@ -11,6 +11,7 @@ mod endings;
 mod errors;
 mod launching;
 mod limits;
+mod mixing;
 mod oracles;
 mod outputs;
 mod pending;
@@ -37,6 +38,7 @@ fn main() {
         processes::trials(),
         stacks::trials(),
         pending::trials(),
+        mixing::trials(),
         symbols::trials(),
         surviving::trials(),
         verdicts::trials(),

@@ -38,7 +38,7 @@ pub fn mapping(walk: &mut Walk, address: u64) -> Option<&'static UnwindMapping> 
 
 /// Number of the mapping that holds `address`. A function of its own, like the search for a row: however many ways lead
 /// through it, the verifier goes on from one.
-#[inline(never)]
+#[inline(always)]
 fn find_mapping(walk: &mut Walk, address: u64) -> u32 {
     let (first, count) = bounds();
     set_bounds(walk, first, first.wrapping_add(count));
@@ -76,7 +76,7 @@ pub fn rule(walk: &mut Walk, mapping: &UnwindMapping, address: u64) -> Option<&'
 }
 
 /// Number of the rule of the last row at or before `low`, of those within the bounds set; every page begins with one.
-#[inline(never)]
+#[inline(always)]
 fn find_rule(walk: &mut Walk, low_address: u16) -> u32 {
     for _ in 0..ROW_ROUNDS {
         let (low, high) = search_bounds(walk);

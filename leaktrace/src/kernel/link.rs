@@ -217,7 +217,7 @@ fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long> {
 
 fn data(map: &Map) -> Option<&MapData> {
     match map {
-        Map::Array(d) | Map::HashMap(d) | Map::PerCpuArray(d) | Map::RingBuf(d) => Some(d),
+        Map::Array(d) | Map::HashMap(d) | Map::PerCpuArray(d) | Map::RingBuf(d) | Map::StackTraceMap(d) => Some(d),
         _ => None,
     }
 }

@@ -78,6 +78,17 @@ pub enum Way {
     Perf,
     /// For measuring: the best links, with handlers that do nothing. Nothing is recorded.
     Empty,
+    /// For measuring: calls are seen at their entry, and their stacks walked. Nothing is recorded.
+    Walk,
+    /// For measuring: the same by the kernel's own helper, which goes by frame pointers.
+    KernelWalk,
+}
+
+impl Way {
+    /// Whether what is seen is recorded.
+    pub fn records(self) -> bool {
+        matches!(self, Self::Session | Self::Multi | Self::Perf)
+    }
 }
 
 /// A trace. Dropping it detaches.
@@ -256,6 +267,8 @@ impl Tracer {
             }
             Way::Multi => self.link_roles(MULTI, pid, points, first)?,
             Way::Session => self.link_roles(SESSION, pid, points, first)?,
+            Way::Walk => self.link_roles(WALK, pid, points, first)?,
+            Way::KernelWalk => self.link_roles(KERNEL_WALK, pid, points, first)?,
             Way::Empty => match self.link_roles(EMPTY_SESSION, pid, points, first) {
                 Err(KernelError::Unsupported(_)) => self.link_roles(EMPTY_MULTI, pid, points, first)?,
                 linked => linked?,
@@ -335,6 +348,10 @@ const EMPTY_MULTI: &[Part] = &[
     part("empty_entry", Role::Throwing, false, AttachType::Multi),
     part("empty_entry", Role::Release, false, AttachType::Multi),
 ];
+
+const WALK: &[Part] = &[part("walk_entry", Role::Call, false, AttachType::Multi)];
+
+const KERNEL_WALK: &[Part] = &[part("kernel_walk_entry", Role::Call, false, AttachType::Multi)];
 
 const fn part(program: &'static str, role: Role, at_return: bool, link: AttachType) -> Part {
     Part {

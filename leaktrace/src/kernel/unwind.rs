@@ -8,6 +8,9 @@ use leaktrace_common::unwind::{MAX_MAPPINGS, ROWS_PER_ELEMENT, Rule, UnwindMappi
 
 use super::{KernelError, shared::Shared};
 
+/// Most rows that are made room for at once: 128 MiB.
+const MOST_ROWS: u64 = 32 << 20;
+
 /// Room in the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnwindLimits {
@@ -26,6 +29,16 @@ impl UnwindLimits {
         pages: 1 << 16,
         rules: 1 << 16,
     };
+
+    /// Room for files with so many bytes of unwinding information besides what comes later. A row takes at least three
+    /// bytes there; what a file says beyond any real one's size is not believed.
+    pub fn fitting(bytes: u64) -> Self {
+        let wanted = Self::DEFAULT.rows / 2 + (bytes / 3).min(MOST_ROWS) as u32;
+        Self {
+            rows: wanted.max(Self::DEFAULT.rows),
+            ..Self::DEFAULT
+        }
+    }
 
     /// Elements of the row table.
     pub fn elements(self) -> u32 {

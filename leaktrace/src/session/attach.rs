@@ -1,5 +1,7 @@
 //! Tracing a process that is already running.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -26,36 +28,85 @@ enum End {
     Replaced,
 }
 
-/// Attaches to `pid`, reports until the end, and detaches.
+/// How long a new program is given to map an allocator, and the time between two looks.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Attaches to `pid`, reports until the end, and detaches. A program that takes the place of the one attached to is
+/// traced in its turn: the memory of the one before is gone.
 pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
     super::raise_file_limit();
-    let process = Process::open(pid)?;
-    guard::check(&process)?;
     let mut interrupts = Interrupts::listen()?;
-    let mut trace = Trace::new(settings, process)?;
+    let mut trace = open(settings, pid)?;
     trace.arm()??;
-    let until_asked = "; Ctrl-C ends the trace and shows the report";
-    announce(
-        &mut trace,
-        settings,
-        if settings.duration.is_some() { "" } else { until_asked },
-    );
-    let end = watch(settings, &mut trace, &mut interrupts).await?;
-    trace.stop()?;
-    if settings.verbose {
-        trace.timings().iter().for_each(|line| output::say(line));
-    }
-    match end {
-        End::Asked => {}
-        End::Exited => {
+    announce(&mut trace, settings, advice(settings));
+    let mut timers = Timers::start(settings);
+    loop {
+        let end = watch(settings, &mut trace, &mut interrupts, &mut timers).await?;
+        let replaced = Instant::now();
+        trace.stop()?;
+        say_timings(&mut trace, settings);
+        if end == End::Exited {
             trace.set_exit(Exit::Ended);
             output::say(&format!("process {pid} has ended"));
         }
-        End::Replaced => output::say(&format!(
-            "process {pid} has replaced its program: this is the report up to then"
-        )),
+        let profile = trace.profile(Detail::Full)?;
+        if end != End::Replaced {
+            return output::write_all(settings, &profile);
+        }
+        match next_program(settings, pid).await {
+            Ok(next) => trace = next,
+            Err(why) => {
+                output::say(&format!(
+                    "process {pid} has replaced its program, and the new one is not traced ({why:#}): this is the \
+                     report up to then"
+                ));
+                return output::write_all(settings, &profile);
+            }
+        }
+        output::say(&format!(
+            "process {pid} has replaced its program: what that held is gone, its report up to then {}; the new one is \
+             traced from {:.0?} after",
+            output::write_interim(settings, &profile)?,
+            replaced.elapsed()
+        ));
+        announce(&mut trace, settings, advice(settings));
     }
-    output::write_all(settings, &trace.profile(Detail::Full)?)
+}
+
+fn open(settings: &TraceSettings, pid: u32) -> Result<Trace> {
+    let process = Process::open(pid)?;
+    guard::check(&process)?;
+    Trace::new(settings, process)
+}
+
+/// The trace of the program that process `pid` has become, armed as soon as its loader has mapped an allocator.
+async fn next_program(settings: &TraceSettings, pid: u32) -> Result<Trace> {
+    let since = Instant::now();
+    let mut trace = open(settings, pid)?;
+    loop {
+        match trace.arm()? {
+            Ok(_) => return Ok(trace),
+            Err(nothing) if since.elapsed() > PATIENCE || !trace.has_loader() => return Err(nothing.into()),
+            // Whether it is still there at all is asked again.
+            Err(_) => drop(Process::open(pid)?),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+fn advice(settings: &TraceSettings) -> &'static str {
+    if settings.duration.is_some() {
+        ""
+    } else {
+        "; Ctrl-C ends the trace and shows the report"
+    }
+}
+
+fn say_timings(trace: &mut Trace, settings: &TraceSettings) {
+    if settings.verbose {
+        trace.timings().iter().for_each(|line| output::say(line));
+    }
 }
 
 /// One line on what is traced, once everything is in place, and what is not; `advice` is what the user can do.
@@ -69,13 +120,15 @@ pub fn announce(trace: &mut Trace, settings: &TraceSettings, advice: &str) {
         "tracing {} (process {}): {allocators}{advice}",
         process.comm, process.pid
     ));
-    if settings.verbose {
-        trace.timings().iter().for_each(|line| output::say(line));
-    }
+    say_timings(trace, settings);
 }
 
-async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Interrupts) -> Result<End> {
-    let mut timers = Timers::start(settings);
+async fn watch(
+    settings: &TraceSettings,
+    trace: &mut Trace,
+    interrupts: &mut Interrupts,
+    timers: &mut Timers,
+) -> Result<End> {
     let exited = watched(trace.process().exited_fd())?;
     let mut previous = None;
     loop {
@@ -101,7 +154,7 @@ async fn watch(settings: &TraceSettings, trace: &mut Trace, interrupts: &mut Int
 
 /// A short report of what changed since the previous one.
 pub fn report(settings: &TraceSettings, trace: &mut Trace, previous: &mut Option<Profile>) -> Result<()> {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let profile = trace.profile(Detail::Brief)?;
     if settings.verbose {
         output::say(&format!(

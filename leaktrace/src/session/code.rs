@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,13 +21,31 @@ const VDSO: &str = "[vdso]";
 /// Name of what the kernel maps into processes that are probed. Return probes come back to its start.
 const TRAMPOLINE: &str = "[uprobes]";
 
+/// Sections of unwinding information.
+const SECTIONS: [&[u8]; 2] = [b".eh_frame", b".debug_frame"];
+
+/// Bytes of unwinding information of all code now mapped, as the files say.
+pub fn unwinding_bytes(space: &AddressSpace) -> u64 {
+    let size = |module: &Arc<Module>, name: &[u8]| {
+        let section = module.headers().section(name);
+        section.map_or(0, |section| section.sh_size.get(object::LittleEndian))
+    };
+    let modules = space.executable_modules();
+    let sizes = modules
+        .iter()
+        .flat_map(|module| SECTIONS.map(|name| size(module, name)));
+    sizes.fold(0, u64::saturating_add)
+}
+
 /// What has been built so far.
 #[derive(Default)]
 pub struct CodeTables {
     interner: RuleInterner,
     /// By device and inode; nothing for a file that has no tables, or for which there was no room.
-    files: HashMap<(u64, u64), Option<Placed>>,
-    vdso: Option<Placed>,
+    files: HashMap<(u64, u64), Option<Rc<Placed>>>,
+    /// The first file of each build id, held open.
+    originals: HashMap<String, Arc<Module>>,
+    vdso: Option<Rc<Placed>>,
     left_out: Vec<String>,
     spent: Duration,
 }
@@ -67,12 +87,27 @@ impl CodeTables {
 
     fn add_files(&mut self, space: &AddressSpace, tracer: &mut Tracer) {
         let mut fresh = space.executable_modules();
-        fresh.retain(|module| !self.files.contains_key(&module.identity));
+        fresh.retain(|module| !self.files.contains_key(&module.identity) && !self.take_copy(module));
         let tables = unwind::build_all(&fresh, |module| unwind::table(&ReadCache::new(module.file())));
         for (module, table) in fresh.iter().zip(tables) {
             let placed = table.ok().and_then(|table| self.place(&table, &module.name, tracer));
             self.files.insert(module.identity, placed);
+            if let Some(build_id) = &module.build_id {
+                let original = self.originals.entry(build_id.clone());
+                original.or_insert_with(|| Arc::clone(module));
+            }
         }
+    }
+
+    /// Whether the file is a copy of one that is known: the same build id, and laid out alike.
+    fn take_copy(&mut self, module: &Module) -> bool {
+        let original = module.build_id.as_ref().and_then(|id| self.originals.get(id));
+        let original = original.filter(|original| original.headers().is_same_layout(module.headers()));
+        let Some(placed) = original.and_then(|original| self.files.get(&original.identity).cloned()) else {
+            return false;
+        };
+        self.files.insert(module.identity, placed);
+        true
     }
 
     fn add_vdso(&mut self, space: &AddressSpace, tracer: &mut Tracer) {
@@ -87,23 +122,23 @@ impl CodeTables {
         self.vdso = table.and_then(|table| self.place(&table, VDSO, tracer));
     }
 
-    fn place(&mut self, table: &Table, name: &str, tracer: &mut Tracer) -> Option<Placed> {
+    fn place(&mut self, table: &Table, name: &str, tracer: &mut Tracer) -> Option<Rc<Placed>> {
         let mut packed = self.interner.pack(table);
         let placed = tracer.unwind().add(&packed.rows, &packed.pages);
         packed.rows = Vec::new();
         if placed.is_none() {
             self.left_out.push(name.to_owned());
         }
-        Some(Placed {
+        Some(Rc::new(Placed {
             packed,
             first_page: placed?.first_page,
-        })
+        }))
     }
 
     fn mapping(&self, mapping: &Mapping, module: Option<&Module>) -> UnwindMapping {
         let placed = match module {
-            Some(module) => self.files.get(&module.identity).and_then(Option::as_ref),
-            None if is_vdso(mapping) => self.vdso.as_ref(),
+            Some(module) => self.files.get(&module.identity).and_then(Option::as_deref),
+            None if is_vdso(mapping) => self.vdso.as_deref(),
             None => None,
         };
         // The vDSO's image begins at its mapping, whatever offset that is said to have.

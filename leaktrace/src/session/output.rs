@@ -38,6 +38,17 @@ pub fn write_all(settings: &TraceSettings, profile: &Profile) -> Result<()> {
     Ok(())
 }
 
+/// The full report of a program that another has replaced, where standard output is for people: the files are for the
+/// last one. Says where it is.
+pub fn write_interim(settings: &TraceSettings, profile: &Profile) -> Result<&'static str> {
+    if settings.reports.format != FormatArg::Text || takes_stdout(settings) {
+        return Ok("is not kept in this format");
+    }
+    let view = output::plain_view(&settings.reports)?;
+    output::write_stdout(profile, settings.reports.format.into(), &view)?;
+    Ok("is the one above")
+}
+
 /// A short report, where standard output is for people.
 pub fn write_interval(settings: &TraceSettings, previous: Option<&Profile>, now: &Profile) -> Result<()> {
     if settings.reports.format != FormatArg::Text || takes_stdout(settings) {

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::{
     arm,
-    code::CodeTables,
+    code::{self, CodeTables},
     loader,
     own_code::AllocatorCode,
     recorder::{Followed, Recorder},
@@ -20,7 +20,7 @@ use super::{
     window::{Clock, nanoseconds},
 };
 use crate::{
-    kernel::{LoadedProgram, Tracer, Way},
+    kernel::{Limits, LoadedProgram, Tracer, UnwindLimits, Way},
     probes::plan::PlanError,
     profile::{Exit, MAIN_THREAD_GONE, NOT_RECORDED, Profile, TargetInfo},
     settings::TraceSettings,
@@ -64,7 +64,14 @@ impl Trace {
     pub fn new(settings: &TraceSettings, process: Process) -> Result<Self> {
         let space = AddressSpace::read(process.pid)
             .with_context(|| format!("cannot read the memory map of process {}", process.pid))?;
-        let tracer = Tracer::create(settings.limits, settings.verbose)?;
+        let unwind = UnwindLimits::fitting(code::unwinding_bytes(&space));
+        let tracer = Tracer::create(
+            Limits {
+                unwind,
+                ..settings.limits
+            },
+            settings.verbose,
+        )?;
         tracer.tables().set_stack_start(process.stack_start);
         tracer.tables().set_process(process.pid);
         let mut recorder = Recorder::new(tracer);
@@ -235,7 +242,7 @@ impl Trace {
 
     /// Has the kernel side told when the loader maps or unmaps code. Without that, it is looked for once a second.
     fn watch_loader(&mut self) {
-        if self.loader_probed || self.way == Some(Way::Empty) {
+        if self.loader_probed || !self.way.is_none_or(Way::records) {
             return;
         }
         if let Some(point) = loader::point(&self.space) {
@@ -288,7 +295,7 @@ impl Trace {
             untraced: &self.untraced,
         };
         let mut profile = snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?;
-        if self.way == Some(Way::Empty) {
+        if !self.way.is_none_or(Way::records) {
             profile.accounting.lost.insert(NOT_RECORDED.into(), 1);
             profile.accounting.complete = false;
         }

@@ -70,6 +70,8 @@ impl TraceSettings {
                 AttachWay::Multi => Some(Way::Multi),
                 AttachWay::Perf => Some(Way::Perf),
                 AttachWay::Empty => Some(Way::Empty),
+                AttachWay::Walk => Some(Way::Walk),
+                AttachWay::KernelWalk => Some(Way::KernelWalk),
             },
             hold: !args.no_hold,
             verbose: args.verbose,

@@ -85,7 +85,8 @@ fn in_mode(mode: &Mode, program: &mut Program, setting: &Setting) -> Result<(f64
     }
 }
 
-fn traced(leaktrace: &Path, program: &mut Program, options: &[&str], records: bool) -> Result<(f64, String)> {
+/// Cost of an operation while the program is traced, and how the probes were attached.
+pub fn traced(leaktrace: &Path, program: &mut Program, options: &[&str], records: bool) -> Result<(f64, String)> {
     let options = [options, &["--interval", "1h"]].concat();
     let tracer = tracer::leaktrace(leaktrace, program.pid(), &options)?;
     let cost = pace(program)?;

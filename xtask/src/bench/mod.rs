@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a trace costs, against the same program untraced and against the traps alone.
 //!
-//! Each benchmark is a module: `cost` of a call, `live` blocks by the million, `attach` and detach, `peers`. `program`
+//! Each benchmark is a module: `cost` of a call, `live` blocks by the million, `attach` and detach, `walk` of a stack,
+//! `peers`. `program`
 //! and `tracer` run the two sides, `table` and `machine` tell. Everything measured in one run is interleaved, so that
 //! ratios hold on a machine that is busy with other things.
 
@@ -12,6 +13,7 @@ mod peers;
 mod program;
 mod table;
 mod tracer;
+mod walk;
 
 use std::{
     env,
@@ -60,6 +62,8 @@ enum Name {
     Live,
     /// Attaching to and detaching from a process of one thread, and of a thousand.
     Attach,
+    /// A stack by its frames: walked by the tables, and by the kernel's own helper.
+    Walk,
     /// The peers that are installed, on `pair`.
     Peers,
 }
@@ -122,6 +126,7 @@ fn one(name: Name, setting: &Setting) -> Result<Vec<Row>> {
         Name::Pair => cost::measure("pair", "ns per malloc + free", setting),
         Name::Mixed => cost::measure("mixed", "ns per operation", setting),
         Name::Live => live::measure(setting),
+        Name::Walk => walk::measure(setting),
         Name::Attach => attach::measure(setting),
         Name::Peers => Ok(peers::measure(setting)),
     }

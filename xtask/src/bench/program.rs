@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::{run, workspace};
 
 /// Every program, by the name of its source file.
-const PROGRAMS: &[&str] = &["pair", "mixed", "hold", "threads"];
+const PROGRAMS: &[&str] = &["pair", "mixed", "hold", "threads", "shallow", "deep"];
 
 /// How a program is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

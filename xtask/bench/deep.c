@@ -1,0 +1,3 @@
+/* See depth.h. */
+#define DEPTH 90
+#include "depth.h"

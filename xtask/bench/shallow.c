@@ -1,0 +1,3 @@
+/* See depth.h. */
+#define DEPTH 10
+#include "depth.h"
