@@ -124,6 +124,10 @@ impl CodeTables {
 
     fn place(&mut self, table: &Table, name: &str, tracer: &mut Tracer) -> Option<Rc<Placed>> {
         let mut packed = self.interner.pack(table);
+        // A library of data alone.
+        if packed.page_count() == 0 {
+            return None;
+        }
         let placed = tracer.unwind().add(&packed.rows, &packed.pages);
         packed.rows = Vec::new();
         if placed.is_none() {
