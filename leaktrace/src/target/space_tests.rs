@@ -192,4 +192,21 @@ fn libraries_come_and_go() {
     );
     let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&first).unwrap());
     assert_eq!(newest.identity.1, inode);
+
+    // Each address belongs to what was there at the time, and to nothing where the time is not known for certain.
+    let path_in = |address, from, to| {
+        let module = space.locate_in(address, Era { from, to })?.module?;
+        Some((module.path.clone(), module.identity))
+    };
+    let first = path_in(address, 0, 0).unwrap();
+    assert_ne!(first.1, newest.identity);
+    assert_eq!(space.era(), 1);
+    assert_eq!(path_in(again, 1, 1).unwrap().1, newest.identity);
+    for (from, to) in [(0, 1), (1, 1), (1, 2)] {
+        let other = path_in(address, from, to);
+        assert!(other.is_none_or(|found| found.1 != first.1), "{from}..={to}");
+    }
+    assert!(path_in(again, 0, 0).is_none_or(|found| found.1 != newest.identity));
+    let host = running.address(0);
+    assert!(path_in(host, 0, 0) == path_in(host, 0, 1) && path_in(host, 0, 1).is_some());
 }
