@@ -30,6 +30,8 @@ pub enum StackEnd {
     Guessed = 5,
     /// Code was being unmapped while it was walked: the tables may have been those of other code.
     Unsettled = 6,
+    /// Code that is in none of the mappings known: it was mapped only just before.
+    NewCode = 7,
 }
 
 impl StackEnd {
@@ -42,6 +44,7 @@ impl StackEnd {
             4 => Self::TooDeep,
             5 => Self::Guessed,
             6 => Self::Unsettled,
+            7 => Self::NewCode,
             _ => Self::Unsupported,
         }
     }

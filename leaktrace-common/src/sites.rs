@@ -76,7 +76,7 @@ pub struct SessionState {
     pub code_removed: u64,
     /// The value of `code_removed` up to which the mappings in force are right. Set by userspace.
     pub code_followed: u64,
-    /// 1 while the loader is mapping code. Of the kernel side alone.
+    /// 1 while the loader is mapping code. Set by the kernel side, and by userspace before anything is attached.
     pub code_arriving: u32,
     /// Always zero.
     pub zero: u32,

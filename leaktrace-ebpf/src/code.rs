@@ -26,6 +26,7 @@ pub fn changed(ctx: *const pt_regs, spec: &ProbeSpec, process: u32, thread: u32)
             Ok(ADDING) => write_volatile(&raw mut (*state).code_arriving, 1),
             Ok(CONSISTENT) if arriving => write_volatile(&raw mut (*state).code_arriving, 0),
             _ => {
+                write_volatile(&raw mut (*state).code_arriving, 0);
                 atomic::add(&raw mut (*state).code_removed, 1);
             }
         }

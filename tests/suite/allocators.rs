@@ -64,6 +64,16 @@ const LINKED: &[Linked] = &[
         // The runtime, which allocates too, is the same module.
         apart: &["new", "new_throwing", "threads", "hammer"],
     },
+    // Its malloc is no public symbol of the program.
+    Linked {
+        name: "glibc::static_pie",
+        allocator: "glibc",
+        compiler: None,
+        flags: &["-static-pie"],
+        libraries: &[],
+        needs: "/usr/lib/x86_64-linux-gnu/libc.a",
+        apart: &["new", "new_throwing", "threads", "hammer"],
+    },
     Linked {
         name: "jemalloc::linked",
         allocator: "jemalloc",

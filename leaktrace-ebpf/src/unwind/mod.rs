@@ -52,8 +52,8 @@ pub struct Walk {
     pub doubted: u32,
     /// Frames so far.
     pub count: u32,
-    /// Always zero.
-    pub zero: u32,
+    /// 1 when the tables were not known to be those of what was mapped as the walk began.
+    pub unsettled: u32,
     /// The stack.
     pub window: Window,
 }
@@ -81,24 +81,28 @@ pub extern "C" fn walk_stack(slot: u32) -> u64 {
     // be held here across the loop: the compiler would take what it wrote before for what is there now.
     unsafe {
         (*scratch).record.frame_count = core::ptr::read_volatile(&raw const (*scratch).walk.count);
-        let end = mark_unsettled(&raw mut (*scratch).record);
+        let end = mark_unsettled(&raw mut (*scratch).record, &raw const (*scratch).walk.unsettled);
         mix(core::ptr::read_volatile(&raw const (*scratch).walk.hash), end)
     }
 }
 
-/// Marks a stack that was taken while the tables may have been those of other code. Answers its end.
+/// Marks a stack that was taken while the tables may have been those of other code. Answers what its end adds to the
+/// hash: of one that ended in code not known, also when that was, for other code can be there at another time.
 ///
 /// # Safety
-/// The record must be ours.
+/// The record must be ours, and what says whether the walk began unsettled.
 #[inline(always)]
-unsafe fn mark_unsettled(record: *mut StackRecord) -> u64 {
+unsafe fn mark_unsettled(record: *mut StackRecord, unsettled: *const u32) -> u64 {
     let (removed, followed) = code::removals();
     // SAFETY: as promised by the caller. Volatile, for the loop has filled it.
     unsafe {
-        if !followed || removed != core::ptr::read_volatile(&raw const (*record).code_removed) {
+        let before = core::ptr::read_volatile(&raw const (*record).code_removed);
+        if core::ptr::read_volatile(unsettled) != 0 || !followed || removed != before {
             core::ptr::write_volatile(&raw mut (*record).end, StackEnd::Unsettled as u32);
         }
-        u64::from(core::ptr::read_volatile(&raw const (*record).end))
+        let end = core::ptr::read_volatile(&raw const (*record).end);
+        let is_known = end != StackEnd::Unsettled as u32 && end != StackEnd::NewCode as u32;
+        u64::from(end) | if is_known { 0 } else { before << 8 }
     }
 }
 
@@ -116,7 +120,9 @@ fn begin(first: &Registers, scratch: *mut Scratch, seed: u64) {
     walk.count = 0;
     walk.window.clear();
     scratch.record.end = StackEnd::TooDeep as u32;
-    scratch.record.code_removed = code::removals().0;
+    let (removed, followed) = code::removals();
+    walk.unsettled = u32::from(!followed);
+    scratch.record.code_removed = removed;
 }
 
 /// One round of the loop: 1 ends it.
@@ -210,7 +216,13 @@ fn to_caller(walk: &mut Walk, mapping: Option<&'static UnwindMapping>) -> Result
     let address = call_address(walk);
     walk.exact = 0;
     let Some(mapping) = mapping else {
-        return guess(walk);
+        return guess(walk).map_err(|end| {
+            if end as u32 == StackEnd::Gap as u32 {
+                StackEnd::NewCode
+            } else {
+                end
+            }
+        });
     };
     let virtual_address = address.wrapping_sub(mapping.bias);
     let rule = match tables::rule(walk, mapping, virtual_address) {
@@ -231,6 +243,7 @@ fn by_frame_pointer(walk: &mut Walk) -> Result<(), StackEnd> {
     if walk.registers.frame_pointer == 0 {
         return Err(StackEnd::Whole);
     }
+    walk.doubted = 1;
     let mut registers = walk.registers;
     kept_frame_pointer_walk(&mut registers, &mut walk.window)?;
     walk.registers = registers;

@@ -171,6 +171,11 @@ impl Tables {
         }
     }
 
+    /// Says that the loader is mapping code as its probe is placed: its next word is that it has done so.
+    pub fn set_code_arriving(&self) {
+        self.set_state(offset_of!(SessionState, code_arriving), 1);
+    }
+
     /// Nothing is attached yet that could read it meanwhile.
     fn set_layout(&self, layout: KernelLayout) {
         if let Some(state) = self.state.get(0) {

@@ -290,10 +290,14 @@ impl Tracer {
         let programs = Programs::prepare(&self.table_fds)?;
         let mut links = Vec::new();
         for part in parts {
+            let files = by_file(points, first, part.role);
+            if files.is_empty() {
+                continue;
+            }
             let started = Instant::now();
             let program = programs.load(part.program, part.link).map_err(|e| not_loaded(&e))?;
             self.note_loaded(part.program, &program, started.elapsed());
-            for (path, offsets, cookies, shown) in by_file(points, first, part.role) {
+            for (path, offsets, cookies, shown) in files {
                 let at = Points {
                     path: &path,
                     offsets: &offsets,

@@ -38,7 +38,12 @@ pub const ALLOCATORS: &[Allocator] = &[
     Allocator {
         code: &["__libc_", "_IO_", "__pthread_", "__nptl_"],
         // Both come with malloc in the static library too; tcmalloc defines the first and scudo the second.
-        ..traced("glibc", &["__libc_memalign", "malloc_info"], &[MALLOC], &[MAP, BREAK])
+        ..traced(
+            "glibc",
+            &["__libc_memalign", "malloc_info"],
+            &[MALLOC, GLIBC],
+            &[MAP, BREAK],
+        )
     },
     // The library, which is also the loader, and what a static program has of it. Its `brk` and `sbrk` always fail.
     traced("musl", &["__dls3", "malloc"], &[MALLOC], &[MAP]),
@@ -98,7 +103,7 @@ pub const ALLOCATORS: &[Allocator] = &[
 /// Whether a function of this name is an allocator's also where it is no longer public, as in a shared object that hides
 /// what was linked into it.
 pub fn is_unmistakable(name: &str) -> bool {
-    ["je_", "_rjem_", "tc_", "mi_", "__libc_malloc_impl"]
+    ["je_", "_rjem_", "tc_", "mi_", "__libc_"]
         .iter()
         .any(|start| name.starts_with(start))
 }
@@ -128,6 +133,18 @@ const MALLOC: &[CatalogueFunction] = &[
     resize("reallocarray", size(3).count(2).pointer(1)),
     release("free", pointer(1)),
     release("cfree", pointer(1)),
+];
+
+/// glibc's own names of the same functions. In a static position-independent program the others may not be public.
+const GLIBC: &[CatalogueFunction] = &[
+    allocate("__libc_malloc", size(1)),
+    allocate("__libc_calloc", size(2).count(1)),
+    allocate("__libc_memalign", size(2)),
+    allocate("__libc_valloc", size(1)),
+    allocate("__libc_pvalloc", size(1)),
+    resize("__libc_realloc", size(2).pointer(1)),
+    resize("__libc_reallocarray", size(3).count(2).pointer(1)),
+    release("__libc_free", pointer(1)),
 ];
 
 /// C's functions for mappings.

@@ -22,6 +22,8 @@ pub enum Ending {
     TooDeep,
     /// At the outermost frame, found by frame pointers: frames of code without them may be missing.
     Guessed,
+    /// In code that was mapped only just before.
+    NewCode,
     /// Code was being unmapped while the stack was taken: its frames may be those of other code.
     Unsettled,
     /// The stack was not kept: the stack table or the event buffer was full.
@@ -42,6 +44,7 @@ impl Ending {
             Self::Unreadable => "unreadable",
             Self::TooDeep => "too_deep",
             Self::Guessed => "guessed",
+            Self::NewCode => "new_code",
             Self::Unsettled => "unsettled",
             Self::NotKept => "not_kept",
             Self::Unknown => "unknown",
@@ -90,13 +93,14 @@ mod tests {
     use super::*;
     use crate::profile::fixture;
 
-    const ALL: [Ending; 9] = [
+    const ALL: [Ending; 10] = [
         Ending::Whole,
         Ending::NoUnwindInfo,
         Ending::UnsupportedRule,
         Ending::Unreadable,
         Ending::TooDeep,
         Ending::Guessed,
+        Ending::NewCode,
         Ending::Unsettled,
         Ending::NotKept,
         Ending::Unknown,

@@ -20,8 +20,11 @@ const DOING: u64 = 24;
 /// What the function consists of: it does nothing and returns, after the mark of a place that may be jumped to.
 const BODIES: [&[u8]; 2] = [b"\xc3", b"\xf3\x0f\x1e\xfa\xc3"];
 
-/// The point to probe, once the loader has made itself known: nothing before, and in a program without one.
-pub fn point(space: &AddressSpace) -> Option<AttachPoint> {
+/// What `r_debug` says while code is being mapped.
+const ADDING: u32 = 1;
+
+/// The point to probe, and whether the loader is mapping code just now; once the loader has made itself known: nothing before, and in a program without one.
+pub fn point(space: &AddressSpace) -> Option<(AttachPoint, bool)> {
     space.executable_modules().iter().find_map(|module| {
         let cache = ReadCache::new(module.file());
         let variable = Image::parse(&cache).ok()?.variable(VARIABLE)?;
@@ -29,17 +32,19 @@ pub fn point(space: &AddressSpace) -> Option<AttachPoint> {
     })
 }
 
-/// The point in `module`, which defines the variable at the virtual address `variable`.
-fn point_in(space: &AddressSpace, module: &Module, variable: u64) -> Option<AttachPoint> {
+/// The same of `module`, which defines the variable at the virtual address `variable`.
+fn point_in(space: &AddressSpace, module: &Module, variable: u64) -> Option<(AttachPoint, bool)> {
     let bias = code_of(space, module)
         .find_map(|code| Some(code.start.wrapping_sub(module.virtual_address(code, code.start)?)))?;
     let variable = variable.wrapping_add(bias);
-    let stored = read_memory(space.pid, variable.wrapping_add(FUNCTION), 8).ok()?;
-    let function = u64::from_le_bytes(stored.try_into().ok()?);
+    let stored = read_memory(space.pid, variable.wrapping_add(FUNCTION), 12).ok()?;
+    let (function, doing) = (*stored.first_chunk()?, *stored.last_chunk()?);
+    let (function, doing) = (u64::from_le_bytes(function), u32::from_le_bytes(doing));
     let code = code_of(space, module).find(|code| code.contains(function))?;
     let offset = function - code.start + code.offset;
     let found = read_at(module.file(), offset, 5, 5).ok()?;
-    BODIES.iter().any(|body| found.starts_with(body)).then(|| AttachPoint {
+    let is_it = BODIES.iter().any(|body| found.starts_with(body));
+    let point = AttachPoint {
         path: module.link_path(),
         shown_path: module.name.clone(),
         offset,
@@ -48,7 +53,8 @@ fn point_in(space: &AddressSpace, module: &Module, variable: u64) -> Option<Atta
             break_variable: variable.wrapping_add(DOING).wrapping_sub(function).cast_signed(),
             ..ProbeSpec::default()
         },
-    })
+    };
+    is_it.then_some((point, doing == ADDING))
 }
 
 fn code_of<'a>(space: &'a AddressSpace, module: &'a Module) -> impl Iterator<Item = &'a Mapping> {

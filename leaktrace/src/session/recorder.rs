@@ -106,7 +106,7 @@ impl Recorder {
                     ..
                 } => {
                     let (history, era) = (History::default(), self.followed.era(code_removed));
-                    self.code_news.unknown |= end == StackEnd::Gap;
+                    self.code_news.unknown |= matches!(end, StackEnd::Gap | StackEnd::NewCode);
                     self.sites.entry(site).or_insert(SiteRecord {
                         hash,
                         frames,

@@ -232,6 +232,9 @@ impl Trace {
     /// found out elsewhere, the last known map serves.
     fn refresh(&mut self) -> bool {
         let removed = self.recorder.tracer().tables().code_removed();
+        if removed != self.looked_at.removed {
+            self.space.begin_era();
+        }
         let Ok(changed) = self.space.refresh() else {
             return false;
         };
@@ -245,7 +248,10 @@ impl Trace {
         if self.loader_probed || !self.way.is_none_or(Way::records) {
             return;
         }
-        if let Some(point) = loader::point(&self.space) {
+        if let Some((point, is_adding)) = loader::point(&self.space) {
+            if is_adding {
+                self.recorder.tracer().tables().set_code_arriving();
+            }
             let attached = self.recorder.tracer().attach(self.process.pid, &[point], self.way);
             self.loader_probed = attached.is_ok();
         }

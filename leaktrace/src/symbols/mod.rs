@@ -126,7 +126,7 @@ impl Symbolizer {
     pub fn symbolize(&mut self, space: &AddressSpace, stacks: &[RawStack]) -> Vec<Stack> {
         let mut places: HashMap<(u64, Era), Option<Place>> = HashMap::new();
         for stack in stacks {
-            for &address in &stack.frames {
+            for &address in certain(space, stack) {
                 places
                     .entry((address, stack.era))
                     .or_insert_with(|| space.locate_in(address.wrapping_sub(1), stack.era));
@@ -143,8 +143,7 @@ impl Symbolizer {
         let stack = |raw: &RawStack| Stack {
             whole: raw.end == StackEnd::Whole,
             end: ending(raw.end),
-            frames: raw
-                .frames
+            frames: certain(space, raw)
                 .iter()
                 .filter_map(|address| frames.get(&(*address, raw.era)))
                 .flatten()
@@ -370,6 +369,17 @@ fn available(text: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
+/// The frames that are right whatever was unmapped meanwhile: up to the first in code that can have been, whose caller
+/// was found by what may be another file's tables.
+fn certain<'a>(space: &AddressSpace, stack: &'a RawStack) -> &'a [u64] {
+    if stack.end != StackEnd::Unsettled {
+        return &stack.frames;
+    }
+    let lasts = |address: &&u64| space.is_lasting(address.wrapping_sub(1));
+    let lasting = stack.frames.iter().take_while(lasts).count();
+    stack.frames.get(..=lasting).unwrap_or(&stack.frames)
+}
+
 /// How a walk ended, in the words of a profile.
 fn ending(end: StackEnd) -> Ending {
     match end {
@@ -380,6 +390,7 @@ fn ending(end: StackEnd) -> Ending {
         StackEnd::TooDeep => Ending::TooDeep,
         StackEnd::Guessed => Ending::Guessed,
         StackEnd::Unsettled => Ending::Unsettled,
+        StackEnd::NewCode => Ending::NewCode,
     }
 }
 

@@ -9,8 +9,8 @@ mod symbols;
 use std::collections::{BTreeMap, HashMap};
 
 use object::elf::{
-    DF_1_PIE, DT_FLAGS_1, DT_NEEDED, ELFCLASS32, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_EXEC, FileHeader64, PF_X, PT_LOAD,
-    ProgramHeader64, SHT_DYNAMIC, SHT_DYNSYM, SHT_GNU_VERSYM, SHT_RELA, SHT_STRTAB, SHT_SYMTAB,
+    DF_1_PIE, DT_FLAGS_1, DT_NEEDED, DT_SONAME, ELFCLASS32, ELFDATA2LSB, ELFMAG, EM_X86_64, ET_EXEC, FileHeader64,
+    PF_X, PT_LOAD, ProgramHeader64, SHT_DYNAMIC, SHT_DYNSYM, SHT_GNU_VERSYM, SHT_RELA, SHT_STRTAB, SHT_SYMTAB,
 };
 use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, SectionTable};
 use object::{LittleEndian, ReadRef};
@@ -161,6 +161,13 @@ impl<'data, R: ReadRef<'data>> Image<'data, R> {
             .filter_map(|entry| table.string(entry).ok())
             .map(lossy)
             .collect()
+    }
+
+    /// The name by which others ask for this library, where it has one.
+    pub fn own_name(&self) -> Option<String> {
+        let table = self.sections.dynamic_table(ENDIAN, self.data).ok()?;
+        let entry = table.iter().take(MAX_DYNAMIC).find(|entry| entry.tag == DT_SONAME)?;
+        table.string(entry).ok().map(lossy)
     }
 
     /// Whether this image is a program, and not a library.

@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub mod headers;
 mod language;
 pub mod launch;
+mod links;
 pub mod mappings;
 pub mod memory;
 pub mod module;

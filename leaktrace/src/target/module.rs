@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::files::{Root, device_and_inode, fd_path, open_regular};
 use super::headers::ElfHeaders;
+use super::links::Links;
 use super::mappings::Mapping;
 use super::printable::printable;
 
@@ -25,6 +26,8 @@ pub struct Module {
     pub build_id: Option<String>,
     /// Whether the file's name was gone when it was opened.
     pub deleted: bool,
+    /// What it asks of the dynamic loader.
+    pub links: Links,
     headers: ElfHeaders,
     /// When it was last written to, in seconds and nanoseconds.
     written: (i64, i64),
@@ -46,6 +49,7 @@ impl Module {
             identity: (metadata.dev(), metadata.ino()),
             build_id: headers.build_id(&file),
             deleted: mapping.deleted,
+            links: Links::read(&file),
             headers,
             written: (metadata.mtime(), metadata.mtime_nsec()),
             file,
@@ -90,11 +94,13 @@ impl Module {
 
 /// `map_files` names the mapped file itself, but needs `CAP_CHECKPOINT_RESTORE`; the path may meanwhile lead to
 /// another file, so there device and inode must agree. (Where a file system shows another device in `stat` than in
-/// maps, as btrfs does, only `map_files` will do.)
+/// maps, as btrfs does, only `map_files` will do.) The range itself may meanwhile be another file's, a library's that
+/// was loaded in the place of one unloaded: the name of what was opened tells.
 fn open_mapped(directory: &Path, root: Option<&Root>, mapping: &Mapping) -> io::Result<File> {
     let link = directory.join(format!("map_files/{:x}-{:x}", mapping.start, mapping.end));
     let refused = match open_regular(&link) {
-        Ok(file) => return Ok(file),
+        Ok(file) if is_named(&file, mapping) => return Ok(file),
+        Ok(_) => io::Error::other("another file was mapped meanwhile"),
         Err(error) => error,
     };
     let by_path = root.into_iter().map(|root| root.open_regular(&mapping.path));
@@ -103,6 +109,15 @@ fn open_mapped(directory: &Path, root: Option<&Root>, mapping: &Mapping) -> io::
         .flatten()
         .find(|file| device_and_inode(file).is_ok_and(|found| found == (mapping.device, mapping.inode)))
         .ok_or(refused)
+}
+
+/// Whether the kernel has the name for this file that it has in the memory map.
+fn is_named(file: &File, mapping: &Mapping) -> bool {
+    let mut expected = mapping.path.clone().into_os_string();
+    if mapping.deleted {
+        expected.push(" (deleted)");
+    }
+    std::fs::read_link(fd_path(file.as_raw_fd())).is_ok_and(|name| name.as_os_str() == expected)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::files::{Root, fd_path};
+use super::links::lasting;
 use super::mappings::{Mapping, read_mappings_at};
 use super::module::Module;
 use super::printable::printable;
@@ -53,8 +54,10 @@ pub struct AddressSpace {
     code: BTreeMap<u64, Code>,
     /// What was covered, oldest first.
     covered: VecDeque<(u64, Code)>,
-    /// How many times code of files was found unmapped.
+    /// How many times code of files was found unmapped, or said to be.
     era: u32,
+    /// The modules that cannot be unmapped, by device and inode.
+    lasting: HashSet<(u64, u64)>,
 }
 
 /// Device, inode and path: in an overlay two files can have the same device and inode here.
@@ -97,6 +100,7 @@ impl AddressSpace {
             code,
             covered,
             era,
+            lasting: HashSet::new(),
         };
         space.refresh()?;
         Ok(space)
@@ -134,7 +138,14 @@ impl AddressSpace {
         for mapping in now {
             self.add_code(&directory, mapping);
         }
+        self.lasting.extend(lasting(&self.executable_modules()));
         Ok(true)
+    }
+
+    /// Begins an era because code is known to have been unmapped, whatever the next reading shows: other code, or the
+    /// same again, may be in its place by then.
+    pub fn begin_era(&mut self) {
+        self.era += 1;
     }
 
     /// Begins an era where code of files is gone.
@@ -155,13 +166,22 @@ impl AddressSpace {
         self.era
     }
 
+    /// Whether `address` lies in code that cannot be unmapped.
+    pub fn is_lasting(&self, address: u64) -> bool {
+        let found = self.code.range(..=address).next_back();
+        let module = found
+            .filter(|(_, code)| address < code.end)
+            .and_then(|(_, code)| code.module.as_ref());
+        module.is_some_and(|module| self.lasting.contains(&module.identity))
+    }
+
     /// What `address` belonged to all through `era`.
     pub fn locate_in(&self, address: u64, era: Era) -> Option<Place> {
         let found = self.code.range(..=address).next_back().map(|(_, code)| code);
-        if let Some(code) = found.filter(|code| address < code.end && code.lasted(era)) {
+        if let Some(code) = found.filter(|code| address < code.end && self.lasted(code, era)) {
             return Some(code.place(address));
         }
-        let holds = |start: u64, code: &Code| (start..code.end).contains(&address) && code.lasted(era);
+        let holds = |start: u64, code: &Code| (start..code.end).contains(&address) && self.lasted(code, era);
         let covered = self.covered.iter().rev().find(|(start, code)| holds(*start, code));
         covered
             .map(|(_, code)| code.place(address))
@@ -176,6 +196,16 @@ impl AddressSpace {
             return Some(code.place(address));
         }
         self.locate_data(address)
+    }
+
+    /// Whether code was there all through `era`. Of an era that spans a removal, that is known only of what cannot be
+    /// removed; of code without a file nothing is known but that there is some.
+    fn lasted(&self, code: &Code, era: Era) -> bool {
+        let Some(module) = &code.module else { return true };
+        if self.lasting.contains(&module.identity) {
+            return code.born <= era.to;
+        }
+        era.from == era.to && code.born <= era.from && code.died.is_none_or(|died| died > era.to)
     }
 
     /// What an address belongs to that is no code: the frame of a damaged stack.
@@ -283,11 +313,6 @@ impl AddressSpace {
 }
 
 impl Code {
-    /// Whether it was there all through `era`. Of code without a file nothing is known but that there is some.
-    fn lasted(&self, era: Era) -> bool {
-        self.module.is_none() || self.born <= era.from && self.died.is_none_or(|died| died > era.to)
-    }
-
     fn place(&self, address: u64) -> Place {
         let in_file = self
             .module

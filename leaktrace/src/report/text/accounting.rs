@@ -68,6 +68,7 @@ fn ending(word: &str) -> String {
         "unreadable" => "unreadable".to_owned(),
         "too_deep" => "too deep".to_owned(),
         "guessed" => "guessed by frame pointers".to_owned(),
+        "new_code" => "in code mapped only just before".to_owned(),
         "unsettled" => "taken while code was being unmapped".to_owned(),
         "not_kept" => "not kept".to_owned(),
         "unknown" => "for reasons not known".to_owned(),

@@ -39,6 +39,7 @@ fn closing(ending: Ending) -> Option<&'static str> {
         Ending::Unreadable => "… more callers: the stack could not be read beyond this",
         Ending::TooDeep => "… more callers: deeper than 127 frames",
         Ending::Guessed => "… guessed by frame pointers: frames of code without them may be missing",
+        Ending::NewCode => "… more callers: the code here was mapped only just before",
         Ending::Unsettled => "… taken while code was being unmapped: frames may be those of other code",
         Ending::NotKept => "… the stack was not kept, for want of room (see the end of the report)",
         Ending::Unknown => "… the callers beyond this could not be found",
