@@ -109,6 +109,8 @@ pub struct Stack {
 /// A frame.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Frame {
+    /// Address in the process.
+    pub address: u64,
     /// Path of the module.
     pub module: String,
     /// Its build id.
@@ -139,6 +141,13 @@ impl Profile {
         Self::parse(&text)
     }
 
+    /// The share of all allocations whose stacks are whole.
+    pub fn whole_share(&self) -> f64 {
+        let count = |sites: &mut dyn Iterator<Item = &Site>| sites.map(|site| site.amounts.allocated_count).sum::<u64>();
+        let whole = count(&mut self.sites.iter().filter(|site| site.stack.whole));
+        whole as f64 / count(&mut self.sites.iter()).max(1) as f64
+    }
+
     /// The sum of all sites whose innermost function is `function`.
     pub fn of_function(&self, function: &str) -> Amounts {
         let mut sum = Amounts::default();
@@ -164,6 +173,14 @@ impl Site {
     pub fn module(&self) -> &str {
         let module = self.stack.frames.first().map_or("", |frame| &frame.module);
         module.rsplit('/').next().unwrap_or(module)
+    }
+}
+
+impl Stack {
+    /// Its addresses, innermost first: one for each call that was not inlined.
+    pub fn addresses(&self) -> Vec<u64> {
+        let called = self.frames.iter().filter(|frame| !frame.inlined);
+        called.map(|frame| frame.address).collect()
     }
 }
 

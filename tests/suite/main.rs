@@ -9,6 +9,7 @@ mod becoming;
 mod calls;
 mod endings;
 mod errors;
+mod frames;
 mod launching;
 mod limits;
 mod mixing;
@@ -40,6 +41,7 @@ fn main() {
         pending::trials(),
         mixing::trials(),
         symbols::trials(),
+        frames::trials(),
         surviving::trials(),
         verdicts::trials(),
         limits::trials(),
