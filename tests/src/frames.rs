@@ -76,8 +76,16 @@ pub fn exact(profile: &Profile, told: &[Told], end: End) -> Result<Compared> {
         faults.extend(fault(profile, stack, &same, *amounts));
     }
     for site in &profile.sites {
-        if !site.stack.whole && end != End::Further && !(end == End::InMain && ends_in_main(site)) && !matched.contains(&*site.id) {
-            faults.push(format!("cut without a reason: {:x?} {:?}", site.stack.addresses(), names(site)));
+        if !site.stack.whole
+            && end != End::Further
+            && !(end == End::InMain && ends_in_main(site))
+            && !matched.contains(&*site.id)
+        {
+            faults.push(format!(
+                "cut without a reason: {:x?} {:?}",
+                site.stack.addresses(),
+                names(site)
+            ));
         }
     }
     ensure!(faults.is_empty(), "of {} stacks:\n{}", stacks.len(), faults.join("\n"));
@@ -121,10 +129,20 @@ fn fault(profile: &Profile, stack: &Path<'_>, same: &[&Site], amounts: (u64, u64
         .iter()
         .filter(|site| site.stack.addresses().first() == stack.frames.first());
     let near: Vec<String> = near
-        .map(|site| format!("\n  {} {:x?} {:?}", site.stack.whole, site.stack.addresses(), names(site)))
+        .map(|site| {
+            format!(
+                "\n  {} {:x?} {:?}",
+                site.stack.whole,
+                site.stack.addresses(),
+                names(site)
+            )
+        })
         .collect();
     let sites = same.len();
-    Some(format!("{sites} sites of {sum:?}, not {amounts:?}, are {stack:x?}, near: {}", near.concat()))
+    Some(format!(
+        "{sites} sites of {sum:?}, not {amounts:?}, are {stack:x?}, near: {}",
+        near.concat()
+    ))
 }
 
 /// Whether a site has this stack, and says rightly whether it is whole.

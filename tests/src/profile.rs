@@ -143,7 +143,8 @@ impl Profile {
 
     /// The share of all allocations whose stacks are whole.
     pub fn whole_share(&self) -> f64 {
-        let count = |sites: &mut dyn Iterator<Item = &Site>| sites.map(|site| site.amounts.allocated_count).sum::<u64>();
+        let count =
+            |sites: &mut dyn Iterator<Item = &Site>| sites.map(|site| site.amounts.allocated_count).sum::<u64>();
         let whole = count(&mut self.sites.iter().filter(|site| site.stack.whole));
         whole as f64 / count(&mut self.sites.iter()).max(1) as f64
     }

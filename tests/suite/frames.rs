@@ -50,29 +50,37 @@ pub fn trials() -> Vec<Trial> {
         trials.push(trial(format!("frames::musl::{build}"), &needs, move || musl(flags)));
     }
     let needs = [TRACES, &[Need::Program("gcc")]].concat();
-    trials.push(trial("frames::gcc::corners::no_section_headers", &needs, no_section_headers));
+    trials.push(trial(
+        "frames::gcc::corners::no_section_headers",
+        &needs,
+        no_section_headers,
+    ));
     trials
 }
 
 fn compiled(compiler: &'static str, source: &'static str, build: &str, flags: &[&'static str]) -> Trial {
     let flags = [COMMON, flags, &["-ldl"]].concat();
-    program(compiler, source, build, flags, if source == "corners.c" { 30 } else { 19 })
+    program(
+        compiler,
+        source,
+        build,
+        flags,
+        if source == "corners.c" { 30 } else { 19 },
+    )
 }
 
 /// A trial of a program that tells at least so many stacks, all of which must be right.
-fn program(
-    compiler: &'static str,
-    source: &'static str,
-    build: &str,
-    flags: Vec<&'static str>,
-    least: usize,
-) -> Trial {
+fn program(compiler: &'static str, source: &'static str, build: &str, flags: Vec<&'static str>, least: usize) -> Trial {
     let needs = [TRACES, &[Need::Program(compiler)]].concat();
     let stem = source.split('.').next().unwrap_or(source);
     trial(format!("frames::{compiler}::{stem}::{build}"), &needs, move || {
         let fixture = Fixture::compile_source(compiler, source, &flags)?;
         // rustc makes no tables for the function that calls its main, unless asked to, where nothing unwinds.
-        let end = if flags.contains(&"panic=abort") { End::InMain } else { End::Same };
+        let end = if flags.contains(&"panic=abort") {
+            End::InMain
+        } else {
+            End::Same
+        };
         let compared = compare(&fixture, end)?;
         ensure!(compared.stacks >= least, "{compared:?}");
         ensure!((source == "corners.c") == (compared.too_deep == 1), "{compared:?}");
@@ -96,7 +104,13 @@ fn trace(running: &mut Running) -> Result<Profile> {
 
 /// musl's first functions have no tables: what the program sees is all there, and the rest is marked or whole.
 fn musl(flags: &[&str]) -> Result<()> {
-    let ours = ["-w", "-O2", "-fomit-frame-pointer", "-DWITHOUT_EXECINFO", "-Wl,--eh-frame-hdr"];
+    let ours = [
+        "-w",
+        "-O2",
+        "-fomit-frame-pointer",
+        "-DWITHOUT_EXECINFO",
+        "-Wl,--eh-frame-hdr",
+    ];
     let flags = [&ours, flags, &["-lgcc_eh"]].concat();
     let compared = compare(&Fixture::compile_source("musl-gcc", "corners.c", &flags)?, End::Further)?;
     ensure!(compared.stacks >= 25, "{compared:?}");

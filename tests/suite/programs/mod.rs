@@ -54,6 +54,10 @@ fn mostly_whole(profile: &Profile, least: u64) -> Result<()> {
     let share = profile.whole_share();
     let mut cut: Vec<_> = profile.sites.iter().filter(|site| !site.stack.whole).collect();
     cut.sort_by_key(|site| std::cmp::Reverse(site.amounts.allocated_count));
-    ensure!(share >= 0.99, "{share:.4} of the allocations have a whole stack; most that have not: {:#?}", cut.first());
+    ensure!(
+        share >= 0.99,
+        "{share:.4} of the allocations have a whole stack; most that have not: {:#?}",
+        cut.first()
+    );
     Ok(())
 }

@@ -34,7 +34,8 @@ const JAVA: &str = "import java.util.*; class Load { public static void main(Str
     for (int j = 0; j < 500; j++) l.add(\"s\" + (i * j)); Collections.sort(l);
     n += l.get(250).length() + java.nio.ByteBuffer.allocateDirect(4096 + i).capacity(); } System.out.println(n); } }";
 
-const NODE: &str = "let n = 0; for (let i = 0; i < 300; i++) { const l = []; for (let j = 0; j < 500; j++) l.push('s' + i * j);
+const NODE: &str =
+    "let n = 0; for (let i = 0; i < 60; i++) { const l = []; for (let j = 0; j < 500; j++) l.push('s' + i * j);
 l.sort(); n += l[250].length + Buffer.alloc(9000 + i).length + JSON.parse(JSON.stringify(l)).length; } console.log(n);";
 
 pub fn trials() -> Vec<Trial> {
@@ -76,7 +77,11 @@ fn same_answer<T: AsRef<std::ffi::OsStr>>(words: &[T]) -> Result<Profile> {
     ensure!(untraced.status.success(), "{untraced:?}");
     let report = tracer::launch(&[], words)?.finish()?;
     let out: Vec<&String> = report.ended.out.iter().take(untraced.out.len()).collect();
-    ensure!(out == untraced.out.iter().collect::<Vec<_>>(), "traced {out:?}, untraced {:?}", untraced.out);
+    ensure!(
+        out == untraced.out.iter().collect::<Vec<_>>(),
+        "traced {out:?}, untraced {:?}",
+        untraced.out
+    );
     Ok(report.profile)
 }
 
@@ -97,9 +102,16 @@ fn git() -> Result<()> {
             fs::write(dir.path().join(format!("file{file}")), lines)?;
         }
         let commit = ["commit", "-q", "--allow-empty", "--no-gpg-sign", "-m", "another"];
-        ensure!(git(&["add", "."])?.status.success() && git(&commit)?.status.success(), "no commit");
+        ensure!(
+            git(&["add", "."])?.status.success() && git(&commit)?.status.success(),
+            "no commit"
+        );
     }
-    check(&text(&["git", "--no-pager", "-C", at, "log", "-p", "--stat", "-M"]), 1000).map(drop)
+    check(
+        &text(&["git", "--no-pager", "-C", at, "log", "-p", "--stat", "-M"]),
+        1000,
+    )
+    .map(drop)
 }
 
 /// The compiler proper: the driver would start it as a process of its own.
@@ -119,7 +131,12 @@ fn java() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let source = dir.path().join("Load.java");
     fs::write(&source, JAVA)?;
-    runs_on(&["java", "-Xmx64m", "-XX:+UseSerialGC", source.to_str().context("not UTF-8")?])
+    runs_on(&[
+        "java",
+        "-Xmx64m",
+        "-XX:+UseSerialGC",
+        source.to_str().context("not UTF-8")?,
+    ])
 }
 
 /// Code that is compiled as it runs has no tables: the program gives its answer, and stacks through such code say that
@@ -129,7 +146,9 @@ fn runs_on(words: &[&str]) -> Result<()> {
     ensure!(profile.accounting.allocations > 1000, "{:?}", profile.accounting);
     let jitted = profile.sites.iter().filter(|site| {
         let frames = &site.stack.frames;
-        frames.iter().any(|frame| !frame.module.starts_with('/') && frame.module != "[vdso]")
+        frames
+            .iter()
+            .any(|frame| !frame.module.starts_with('/') && frame.module != "[vdso]")
     });
     let (marked, unmarked): (Vec<_>, Vec<_>) = jitted.partition(|site| !site.stack.whole);
     ensure!(

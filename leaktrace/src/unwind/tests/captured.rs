@@ -197,7 +197,9 @@ fn captured_stacks_of_clang_equal_framehop() {
     let seen = catch(count, || {
         let mut command = Command::new(PROGRAM);
         // In this process: the driver's child would not be traced.
-        command.args(["-fintegrated-cc1", "-O2", "-c", "-o", "/dev/null"]).arg(&source);
+        command
+            .args(["-fintegrated-cc1", "-O2", "-c", "-o", "/dev/null"])
+            .arg(&source);
         command
     });
     assert!(seen.whole * 100 >= count * 98 && seen.deepest > 20, "{seen:?}");
