@@ -102,6 +102,9 @@ pub struct Site {
 pub struct Stack {
     /// Whether it was unwound to its end.
     pub whole: bool,
+    /// How it ended: `whole`, `too_deep`, `unsettled` and so on.
+    #[serde(default)]
+    pub end: String,
     /// Frames.
     pub frames: Vec<Frame>,
 }

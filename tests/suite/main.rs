@@ -7,6 +7,7 @@ mod allocators;
 mod attaching;
 mod becoming;
 mod calls;
+mod churn;
 mod endings;
 mod errors;
 mod frames;
@@ -42,6 +43,7 @@ fn main() {
         mixing::trials(),
         symbols::trials(),
         frames::trials(),
+        churn::trials(),
         surviving::trials(),
         verdicts::trials(),
         limits::trials(),
