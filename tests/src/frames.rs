@@ -76,11 +76,8 @@ pub fn exact(profile: &Profile, told: &[Told], end: End) -> Result<Compared> {
         faults.extend(fault(profile, stack, &same, *amounts));
     }
     for site in &profile.sites {
-        if !site.stack.whole
-            && end != End::Further
-            && !(end == End::InMain && ends_in_main(site))
-            && !matched.contains(&*site.id)
-        {
+        let expected = end == End::Further || end == End::InMain && ends_in_main(site);
+        if !(site.stack.whole || expected || matched.contains(&*site.id)) {
             faults.push(format!(
                 "cut without a reason: {:x?} {:?}",
                 site.stack.addresses(),

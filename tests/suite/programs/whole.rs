@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use leaktrace_tests::child::run;
+use leaktrace_tests::child::{Child, PATIENCE, run};
 use leaktrace_tests::needs::Need;
 use leaktrace_tests::profile::Profile;
 use leaktrace_tests::tracer;
@@ -13,10 +13,14 @@ use libtest_mimic::Trial;
 
 use super::{mostly_whole, sound};
 
-const PYTHON: &str = "import json, re, hashlib
-rows = [{'n': i, 's': str(i) * 50, 'l': list(range(i % 9))} for i in range(4000)]
-text = json.dumps(rows)
-print(len(json.loads(text)), len(re.findall('7+', text)), hashlib.sha256(text.encode()).hexdigest())";
+/// Everything is loaded before the trace: what loads code while it is traced is tested for itself.
+const PYTHON: &str = "import json, re, hashlib, sys
+def work():
+    rows = [{'n': i, 's': str(i) * 50, 'l': list(range(i % 9))} for i in range(4000)]
+    text = json.dumps(rows)
+    return len(json.loads(text)), len(re.findall('7+', text)), hashlib.sha256(text.encode()).hexdigest()[:8]
+print('up', *work(), flush=True)
+for line in sys.stdin: print('did', *work(), flush=True)";
 
 const PERL: &str = "my %h; for my $i (1 .. 20000) { push @{$h{$i % 97}}, { n => $i, s => 'x' x ($i % 50) } }
 my $n = 0; for (sort keys %h) { $n += scalar map { $_->{s} =~ /^(x+)$/ ? length $1 : () } @{$h{$_}} }
@@ -40,9 +44,9 @@ l.sort(); n += l[250].length + Buffer.alloc(9000 + i).length + JSON.parse(JSON.s
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
-        whole("python3", || Ok(vec!["python3".into(), "-c".into(), PYTHON.into()])),
         whole("perl", || Ok(vec!["perl".into(), "-e".into(), PERL.into()])),
         whole("sqlite3", || Ok(vec!["sqlite3".into(), ":memory:".into(), SQL.into()])),
+        with_needs("python3", python),
         with_needs("git", git),
         with_needs("clang", clang),
     ];
@@ -89,16 +93,37 @@ fn text(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
 }
 
-/// A repository of its own, with something to say about each commit.
+fn python() -> Result<()> {
+    let mut python = Child::spawn(Command::new("python3").args(["-c", PYTHON]))?;
+    let before = python.out.expect("up")?;
+    let tracer = tracer::attach(python.pid(), &[])?;
+    for _ in 0..3 {
+        python.write("\n")?;
+        ensure!(
+            python.out.expect("did")?.strip_prefix("did") == before.strip_prefix("up"),
+            "{}",
+            python.tell()
+        );
+    }
+    let profile = tracer.stop()?.profile;
+    sound(&profile)?;
+    mostly_whole(&profile, 1000)?;
+    python.close_stdin();
+    ensure!(python.wait(PATIENCE)?.success(), "{}", python.tell());
+    Ok(())
+}
+
+/// A repository of its own, with something to say about each commit: enough that the start, where its files are mapped
+/// and unmapped, is little of it.
 fn git() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let at = dir.path().to_str().context("not UTF-8")?;
     let who = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org"];
     let git = |words: &[&str]| run(Command::new("git").args(["-C", at]).args(who).args(words));
     ensure!(git(&["init", "-q"])?.status.success(), "git does not work here");
-    for round in 0..8 {
-        for file in 0..40 {
-            let lines: String = (0..60).map(|line| format!("{} {}\n", line * round, file)).collect();
+    for round in 0..15 {
+        for file in 0..60 {
+            let lines: String = (0..60).map(|line| line_of(line * round, file)).collect();
             fs::write(dir.path().join(format!("file{file}")), lines)?;
         }
         let commit = ["commit", "-q", "--allow-empty", "--no-gpg-sign", "-m", "another"];
@@ -112,6 +137,10 @@ fn git() -> Result<()> {
         1000,
     )
     .map(drop)
+}
+
+fn line_of(number: u32, file: u32) -> String {
+    format!("{number} {file}\n")
 }
 
 /// The compiler proper: the driver would start it as a process of its own.
