@@ -29,7 +29,6 @@ const COMMON: &[&str] = &["-w", "-fomit-frame-pointer", "-pthread"];
 const RUST_BUILDS: &[(&str, &[&str])] = &[
     ("abort", &["-C", "panic=abort"]),
     ("unwind", &["-C", "panic=unwind"]),
-    ("abort_with_tables", &["-Cpanic=abort", "-C", "force-unwind-tables=yes"]),
     ("lto", &["-C", "panic=unwind", "-C", "lto=fat", "-C", "codegen-units=1"]),
 ];
 
@@ -75,7 +74,7 @@ fn program(compiler: &'static str, source: &'static str, build: &str, flags: Vec
     let stem = source.split('.').next().unwrap_or(source);
     trial(format!("frames::{compiler}::{stem}::{build}"), &needs, move || {
         let fixture = Fixture::compile_source(compiler, source, &flags)?;
-        // rustc makes no tables for the function that calls its main, unless asked to, where nothing unwinds.
+        // rustc makes no tables for the `main` that calls the program's own, where nothing unwinds.
         let end = if flags.contains(&"panic=abort") {
             End::InMain
         } else {
