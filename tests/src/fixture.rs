@@ -154,7 +154,12 @@ fn directory() -> PathBuf {
 fn cached_name(name: &str, source: &Path, flags: &[&str]) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     flags.hash(&mut hasher);
-    for source in [source, &directory().join("truth.h"), &directory().join("frames.h"), &directory().join("churned.h")] {
+    for source in [
+        source,
+        &directory().join("truth.h"),
+        &directory().join("frames.h"),
+        &directory().join("churned.h"),
+    ] {
         fs::read(source)
             .with_context(|| format!("no fixture {}", source.display()))?
             .hash(&mut hasher);

@@ -19,7 +19,9 @@ const OPTIMISED: &[&str] = &["-O2", "-fomit-frame-pointer"];
 pub fn trials() -> Vec<Trial> {
     vec![
         traced("churn::with_pauses_every_stack_is_whole", || churn("8", "30000", true)),
-        traced("churn::as_fast_as_it_goes_no_stack_is_wrong", || churn("500", "0", false)),
+        traced("churn::as_fast_as_it_goes_no_stack_is_wrong", || {
+            churn("500", "0", false)
+        }),
     ]
 }
 
@@ -69,11 +71,17 @@ fn parse(lines: &[String]) -> Result<Truth> {
         let mut words = told.split(' ');
         let mut number = || words.next().context("too short")?.parse::<u64>().context("no number");
         let (library, size, count) = (number()? as usize, number()?, number()?);
-        let frames = words.map(|word| u64::from_str_radix(word, 16)).collect::<Result<_, _>>()?;
+        let frames = words
+            .map(|word| u64::from_str_radix(word, 16))
+            .collect::<Result<_, _>>()?;
         truth.visits.insert((library, frames), (size * count, count));
         truth.sizes.insert(library, size);
     }
-    ensure!(truth.sizes.len() == LIBRARIES.len(), "the program told of {:?}", truth.sizes);
+    ensure!(
+        truth.sizes.len() == LIBRARIES.len(),
+        "the program told of {:?}",
+        truth.sizes
+    );
     Ok(truth)
 }
 
@@ -97,7 +105,9 @@ fn judge(profile: &Profile, truth: &Truth, paths: &[&str], all_whole: bool) -> R
             }
             owner => {
                 let wrong = owner.and_then(|library| wrong_name(site, library, paths));
-                faults.push(format!("blocks of library {owner:?} under the name {wrong:?}: {site:x?}"));
+                faults.push(format!(
+                    "blocks of library {owner:?} under the name {wrong:?}: {site:x?}"
+                ));
             }
         }
     }
@@ -116,7 +126,10 @@ fn judge(profile: &Profile, truth: &Truth, paths: &[&str], all_whole: bool) -> R
         faults.iter().take(4).cloned().collect::<Vec<_>>().join("\n")
     );
     println!("of {all} allocations {whole} whole, {marked} marked");
-    ensure!(!all_whole || whole == all, "of {all} allocations only {whole} are whole");
+    ensure!(
+        !all_whole || whole == all,
+        "of {all} allocations only {whole} are whole"
+    );
     ensure!(whole > 0, "none of {all} allocations is whole");
     ensure!(whole + marked <= all, "{whole} whole and {marked} marked of {all}");
     Ok(())
