@@ -20,6 +20,9 @@ pub fn trials() -> Vec<Trial> {
     vec![
         // Tables are to follow within a second.
         traced("churn::with_pauses_every_stack_is_whole", || churn("2", "500000", true)),
+        traced("churn::as_fast_as_it_goes_no_stack_is_wrong", || {
+            churn("500", "0", false)
+        }),
     ]
 }
 
