@@ -1,6 +1,7 @@
 //! Compiles the programs under `fixtures/` and walks them through their gates.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -46,39 +47,32 @@ impl Fixture {
 
     /// The same, by another compiler than the machine's own.
     pub fn compile_by(by: Option<&str>, name: &str, flags: &[&str], libraries: &[&str]) -> Result<Self> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-        let cplusplus = dir.join(format!("{name}.cc"));
-        let (compiler, source) = if cplusplus.exists() {
-            ("c++", cplusplus)
-        } else {
-            ("cc", dir.join(format!("{name}.c")))
-        };
-        let path = cached_name(
-            name,
-            &[&source, &dir.join("truth.h")],
-            &[flags, libraries, by.as_slice()].concat(),
-        )?;
-        let compiler = by.unwrap_or(compiler);
-        if !path.exists() {
+        let cplusplus = directory().join(format!("{name}.cc")).exists();
+        let compiler = by.unwrap_or(if cplusplus { "c++" } else { "cc" });
+        let source = format!("{name}.{}", if cplusplus { "cc" } else { "c" });
+        Self::compile_source(compiler, &source, &[flags, libraries, &["-ldl"]].concat())
+    }
+
+    /// Compiles `fixtures/SOURCE` by this compiler with these flags, which follow the source, unless that was done
+    /// before.
+    pub fn compile_source(compiler: &str, source: &str, flags: &[&str]) -> Result<Self> {
+        let path = directory().join(source);
+        let name = path.file_stem().and_then(OsStr::to_str).context("no name")?;
+        let kept = cached_name(name, &path, &[&[compiler], flags].concat())?;
+        if !kept.exists() {
             // Compiled beside and renamed, so that a suite that runs at the same time never sees half a program.
-            let draft = path.with_extension(format!("draft-{}", std::process::id()));
+            let draft = kept.with_extension(format!("draft-{}", std::process::id()));
             let mut command = Command::new(compiler);
-            command
-                .args(flags)
-                .arg("-o")
-                .arg(&draft)
-                .arg(&source)
-                .args(libraries)
-                .arg("-ldl");
+            command.arg(&path).args(flags).arg("-o").arg(&draft);
             let ended = run(&mut command)?;
             ensure!(
                 ended.status.success(),
-                "{name} does not compile:\n{}",
+                "{source} does not compile:\n{}",
                 ended.err.join("\n")
             );
-            fs::rename(&draft, &path)?;
+            fs::rename(&draft, &kept)?;
         }
-        Ok(Self { path })
+        Ok(Self { path: kept })
     }
 
     /// Starts it, and waits until it is ready: what it allocated before is older than what comes.
@@ -152,11 +146,20 @@ impl Running {
     }
 }
 
-/// Where a program made of these sources and flags is kept.
-fn cached_name(name: &str, sources: &[&Path], flags: &[&str]) -> Result<PathBuf> {
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+}
+
+/// Where a program made of this source, the headers beside it, and these flags is kept.
+fn cached_name(name: &str, source: &Path, flags: &[&str]) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     flags.hash(&mut hasher);
-    for source in sources {
+    for source in [
+        source,
+        &directory().join("truth.h"),
+        &directory().join("frames.h"),
+        &directory().join("churned.h"),
+    ] {
         fs::read(source)
             .with_context(|| format!("no fixture {}", source.display()))?
             .hash(&mut hasher);

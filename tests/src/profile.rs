@@ -102,6 +102,9 @@ pub struct Site {
 pub struct Stack {
     /// Whether it was unwound to its end.
     pub whole: bool,
+    /// How it ended: `whole`, `too_deep`, `unsettled` and so on.
+    #[serde(default)]
+    pub end: String,
     /// Frames.
     pub frames: Vec<Frame>,
 }
@@ -109,6 +112,8 @@ pub struct Stack {
 /// A frame.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Frame {
+    /// Address in the process.
+    pub address: u64,
     /// Path of the module.
     pub module: String,
     /// Its build id.
@@ -139,6 +144,14 @@ impl Profile {
         Self::parse(&text)
     }
 
+    /// The share of all allocations whose stacks are whole.
+    pub fn whole_share(&self) -> f64 {
+        let count =
+            |sites: &mut dyn Iterator<Item = &Site>| sites.map(|site| site.amounts.allocated_count).sum::<u64>();
+        let whole = count(&mut self.sites.iter().filter(|site| site.stack.whole));
+        whole as f64 / count(&mut self.sites.iter()).max(1) as f64
+    }
+
     /// The sum of all sites whose innermost function is `function`.
     pub fn of_function(&self, function: &str) -> Amounts {
         let mut sum = Amounts::default();
@@ -164,6 +177,14 @@ impl Site {
     pub fn module(&self) -> &str {
         let module = self.stack.frames.first().map_or("", |frame| &frame.module);
         module.rsplit('/').next().unwrap_or(module)
+    }
+}
+
+impl Stack {
+    /// Its addresses, innermost first: one for each call that was not inlined.
+    pub fn addresses(&self) -> Vec<u64> {
+        let called = self.frames.iter().filter(|frame| !frame.inlined);
+        called.map(|frame| frame.address).collect()
     }
 }
 

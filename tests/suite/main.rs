@@ -7,8 +7,10 @@ mod allocators;
 mod attaching;
 mod becoming;
 mod calls;
+mod churn;
 mod endings;
 mod errors;
+mod frames;
 mod launching;
 mod limits;
 mod mixing;
@@ -40,6 +42,8 @@ fn main() {
         pending::trials(),
         mixing::trials(),
         symbols::trials(),
+        frames::trials(),
+        churn::trials(),
         surviving::trials(),
         verdicts::trials(),
         limits::trials(),

@@ -34,7 +34,7 @@ const SUITE: &[&str] = &["test", "--package", "leaktrace-tests", "--test", "suit
 /// Options of `test`.
 #[derive(Args)]
 pub struct TestArgs {
-    /// Also the suite's long tests.
+    /// Also the long tests, and every ELF file of the machine.
     #[arg(long)]
     exhaustive: bool,
     /// Only tests whose name contains this.
@@ -44,11 +44,11 @@ pub struct TestArgs {
 /// The subcommand.
 pub fn run(args: &TestArgs) -> Result<()> {
     setup::for_tests(args.exhaustive)?;
-    command::run(cargo().args(PURE).arg("--no-run"))?;
+    command::run(pure(args.exhaustive).arg("--no-run"))?;
     let suite = build::executable(cargo().args(SUITE), "suite")?;
     let leaktrace = build::leaktrace()?;
 
-    let mut tally = tally::run(cargo().args(PURE).args(["--no-fail-fast", "--"]).args(&args.filter))?;
+    let mut tally = tally::run(pure(args.exhaustive).args(["--no-fail-fast", "--"]).args(&args.filter))?;
     tally += tally::run(suite_command(&suite, &leaktrace, args.exhaustive).args(&args.filter))?;
     println!("{tally}");
     ensure!(tally.failed == 0, "tests failed");
@@ -58,6 +58,16 @@ pub fn run(args: &TestArgs) -> Result<()> {
         args.filter.as_deref().unwrap_or_default()
     );
     Ok(())
+}
+
+/// The tests that need nothing. The long ones read every ELF file of the machine, which takes optimised code.
+fn pure(exhaustive: bool) -> Command {
+    let mut command = cargo();
+    command.args(PURE);
+    if exhaustive {
+        command.arg("--release").env("LEAKTRACE_EXHAUSTIVE", "1");
+    }
+    command
 }
 
 /// The suite as root; where root cannot be had, as the user, for it says itself what it skips then.

@@ -7,6 +7,7 @@ mod postgres;
 mod python;
 mod redis;
 mod sqlite;
+mod whole;
 
 use anyhow::{Result, ensure};
 use leaktrace_tests::compare::accounting_faults;
@@ -22,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         python::trials(),
         redis::trials(),
         sqlite::trials(),
+        whole::trials(),
     ]
     .into_iter()
     .flatten()
@@ -39,5 +41,23 @@ fn sound(profile: &Profile) -> Result<()> {
     );
     let faults = accounting_faults(profile);
     ensure!(faults.is_empty(), "{faults:?}");
+    Ok(())
+}
+
+/// Of at least so many allocations, 99 in 100 have a whole stack.
+fn mostly_whole(profile: &Profile, least: u64) -> Result<()> {
+    ensure!(
+        profile.accounting.allocations >= least,
+        "too little to judge by: {:?}",
+        profile.accounting
+    );
+    let share = profile.whole_share();
+    let mut cut: Vec<_> = profile.sites.iter().filter(|site| !site.stack.whole).collect();
+    cut.sort_by_key(|site| std::cmp::Reverse(site.amounts.allocated_count));
+    ensure!(
+        share >= 0.99,
+        "{share:.4} of the allocations have a whole stack; most that have not: {:#?}",
+        cut.first()
+    );
     Ok(())
 }

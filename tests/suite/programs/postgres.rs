@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::User;
 use tempfile::TempDir;
 
-use super::sound;
+use super::{mostly_whole, sound};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -108,6 +108,7 @@ fn backend() -> Result<()> {
     psql.out.expect(ANSWER).with_context(|| psql.tell())?;
     let profile = tracer.stop()?.profile;
     sound(&profile)?;
+    mostly_whole(&profile, 50)?;
     psql.write("drop table t;\n")?;
     psql.write(WORK)?;
     psql.out.expect(ANSWER).context("after the trace")?;

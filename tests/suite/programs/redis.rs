@@ -11,6 +11,8 @@ use leaktrace_tests::trial::traced_program;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
+use super::mostly_whole;
+
 pub fn trials() -> Vec<Trial> {
     vec![traced_program("programs::redis", "redis-benchmark", under_load)]
 }
@@ -95,5 +97,5 @@ fn is_complete(server: &Child, ended: &Ended) -> Result<()> {
         .iter()
         .find(|site| site.module().starts_with("libjemalloc"));
     ensure!(of_jemalloc.is_none(), "{of_jemalloc:?}");
-    Ok(())
+    mostly_whole(&profile, 20_000)
 }

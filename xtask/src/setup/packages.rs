@@ -139,6 +139,31 @@ pub const TESTS: &[Package] = &[
         why: "a real server of many processes to trace",
         shown_by: &["initdb", "/usr/lib/postgresql/*/bin/initdb"],
     },
+    Package {
+        name: "musl-tools",
+        why: "programs of another C library",
+        shown_by: &["musl-gcc"],
+    },
+    Package {
+        name: "perl",
+        why: "a real interpreter to trace",
+        shown_by: &["perl"],
+    },
+    Package {
+        name: "git",
+        why: "a real program to trace",
+        shown_by: &["git"],
+    },
+    Package {
+        name: "default-jdk-headless",
+        why: "a program that compiles its code as it runs",
+        shown_by: &["javac"],
+    },
+    Package {
+        name: "nodejs",
+        why: "another that compiles its code as it runs",
+        shown_by: &["node"],
+    },
 ];
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Tables against gimli, `step` against framehop, and both against damaged files.
 
+mod captured;
 mod frames;
 mod hostile;
 mod made;
