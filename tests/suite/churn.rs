@@ -30,7 +30,7 @@ pub fn trials() -> Vec<Trial> {
 type Visit = (usize, Vec<u64>);
 
 /// How a stack may end that was taken before the tables followed: in code that is going, or in code that has just come.
-const MARKS: &[&str] = &["unsettled", "no_unwind_info"];
+const MARKS: &[&str] = &["unsettled", "new_code"];
 
 /// What was allocated where.
 struct Truth {
