@@ -153,7 +153,7 @@ impl Running {
 }
 
 /// Where a program made of these sources and flags is kept.
-fn cached_name(name: &str, sources: &[&Path], flags: &[&str]) -> Result<PathBuf> {
+pub(crate) fn cached_name(name: &str, sources: &[&Path], flags: &[&str]) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     flags.hash(&mut hasher);
     for source in sources {

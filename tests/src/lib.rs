@@ -11,6 +11,7 @@ pub mod child;
 pub mod compare;
 pub mod fixture;
 pub mod foreign;
+pub mod golang;
 pub mod host;
 pub mod needs;
 pub mod oracle;

@@ -9,6 +9,7 @@ mod becoming;
 mod calls;
 mod endings;
 mod errors;
+mod goroutines;
 mod launching;
 mod limits;
 mod mixing;
@@ -45,6 +46,7 @@ fn main() {
         limits::trials(),
         outputs::trials(),
         errors::trials(),
+        goroutines::trials(),
         programs::trials(),
         oracles::trials(),
     ]
