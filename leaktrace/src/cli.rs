@@ -32,6 +32,10 @@ pub enum Command {
     Render(RenderArgs),
     /// Show what a trace of a process would do; attaches nothing and needs no root for processes of your own.
     Inspect(InspectArgs),
+    /// Show the goroutines of a running Go process: how many, who made them, what they wait for, which become more.
+    ///
+    /// Reads the process's memory and places no probes; the process is never stopped.
+    Goroutines(GoroutinesArgs),
     /// Print the man page (roff) or a shell's completions.
     #[command(hide = true)]
     Generate {
@@ -151,6 +155,46 @@ pub struct RenderArgs {
     /// What is written, and where.
     #[command(flatten)]
     pub output: ReportArgs,
+}
+
+/// Options of `goroutines`.
+#[derive(Debug, Args)]
+pub struct GoroutinesArgs {
+    /// The Go process.
+    #[arg(short, long, value_name = "PID")]
+    pub pid: u32,
+    /// Look again and again, and show which become more: until Ctrl-C, the end of the process, or --duration.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Time between two looks; implies --watch [default: 5s].
+    #[arg(short, long, value_name = "TIME")]
+    pub interval: Option<String>,
+    /// Stop after this long; implies --watch.
+    #[arg(short, long, value_name = "TIME")]
+    pub duration: Option<String>,
+    /// Prove which goroutines wait for what nobody can give them any more: looks twice through a copy of the heap.
+    #[arg(short, long)]
+    pub leaks: bool,
+    /// Format on standard output.
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub format: GoroutinesFormat,
+    /// How many of the `go` statements the text shows.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+    /// Say on standard error how long each look took.
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// A format for goroutines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GoroutinesFormat {
+    /// For people.
+    Text,
+    /// All of it, as data.
+    Json,
+    /// Folded stacks, one line each, for flame graphs.
+    Folded,
 }
 
 /// Which reports are written, and where.

@@ -9,7 +9,7 @@ use clap::Parser as _;
 use leaktrace::{
     cli::{Cli, Command},
     generate, inspect, report, session,
-    settings::{self, TraceSettings, UsageError},
+    settings::{self, GoroutinesSettings, TraceSettings, UsageError},
 };
 
 fn main() -> ExitCode {
@@ -19,6 +19,9 @@ fn main() -> ExitCode {
         Some(Command::Inspect(args)) => settings::process_id(args.pid)
             .map_err(|e| UsageError(e).into())
             .and_then(|pid| inspect::run(pid, args.format)),
+        Some(Command::Goroutines(args)) => GoroutinesSettings::new(&args)
+            .map_err(|e| UsageError(e).into())
+            .and_then(|settings| session::run_goroutines(&settings)),
         Some(Command::Generate { what }) => generate::generate(what),
         None => TraceSettings::new(cli.trace)
             .map_err(|e| UsageError(e).into())

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 mod ending;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod goroutines;
 mod read;
 
 pub use self::ending::{CutStacks, Ending, cut_stacks};
@@ -43,7 +44,7 @@ pub struct Profile {
 }
 
 /// The program that wrote a profile.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tool {
     /// `leaktrace`.
     pub name: String,

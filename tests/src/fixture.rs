@@ -151,7 +151,7 @@ fn directory() -> PathBuf {
 }
 
 /// Where a program made of this source, the headers beside it, and these flags is kept.
-fn cached_name(name: &str, source: &Path, flags: &[&str]) -> Result<PathBuf> {
+pub(crate) fn cached_name(name: &str, source: &Path, flags: &[&str]) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     flags.hash(&mut hasher);
     for source in [

@@ -12,6 +12,7 @@ pub mod compare;
 pub mod fixture;
 pub mod foreign;
 pub mod frames;
+pub mod golang;
 pub mod host;
 pub mod needs;
 pub mod oracle;

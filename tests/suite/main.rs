@@ -11,6 +11,7 @@ mod churn;
 mod endings;
 mod errors;
 mod frames;
+mod goroutines;
 mod launching;
 mod limits;
 mod mixing;
@@ -49,6 +50,7 @@ fn main() {
         limits::trials(),
         outputs::trials(),
         errors::trials(),
+        goroutines::trials(),
         programs::trials(),
         oracles::trials(),
     ]

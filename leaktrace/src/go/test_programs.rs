@@ -61,19 +61,43 @@ impl Toolchain {
 
     /// The version that the set-up has put into the target directory.
     fn version(version: &str) -> Self {
-        let go = target_dir().join("go").join(version).join("go/bin/go");
+        let toolchain = Self::at(version);
         assert!(
-            go.is_file(),
+            toolchain.go.is_file(),
             "no Go {version} at {}; run: cargo xtask setup --tests",
-            go.display()
+            toolchain.go.display()
         );
-        Self { go }
+        toolchain
+    }
+
+    fn at(version: &str) -> Self {
+        Self {
+            go: target_dir().join("go").join(version).join("go/bin/go"),
+        }
     }
 
     /// The oldest and the newest.
     pub fn oldest_and_newest() -> [Self; 2] {
         let newest = VERSIONS.lines().find_map(|line| line.strip_suffix(" usual"));
         [Self::of_system(), Self::version(newest.unwrap())]
+    }
+
+    /// Every version that is there: the usual ones always, the others where they were fetched.
+    pub fn all_there() -> Vec<Self> {
+        let lines = VERSIONS.lines().filter(|line| !line.starts_with('#'));
+        let fetched = lines.filter_map(|line| match line.strip_suffix(" usual") {
+            Some(version) => Some(Self::version(version)),
+            None => Some(Self::at(line)).filter(|toolchain| toolchain.go.is_file()),
+        });
+        std::iter::once(Self::of_system()).chain(fetched).collect()
+    }
+
+    /// `1.27` of Go 1.27.3.
+    pub fn version_number(&self) -> String {
+        let output = self.command(&["env", "GOVERSION"]).output().unwrap();
+        let version = String::from_utf8(output.stdout).unwrap();
+        let mut parts = version.trim().trim_start_matches("go").split('.');
+        format!("{}.{}", parts.next().unwrap(), parts.next().unwrap())
     }
 
     /// A command of this version, away from modules, networks and other versions.

@@ -78,7 +78,7 @@ impl<'a> Words<'a> {
             left -= contents.len() as u64;
             let start = section.sh_addr.get(ENDIAN);
             let found = memchr::memmem::find_iter(&contents, &wanted).map(|at| start.wrapping_add(at as u64));
-            places.extend(found.filter(|place| place % 8 == 0));
+            places.extend(found.filter(|place| place.is_multiple_of(8)));
         }
         places
     }

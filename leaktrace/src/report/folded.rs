@@ -29,7 +29,8 @@ pub(super) fn fold(profile: &Profile, metric: Metric, name: impl Fn(&Frame) -> S
     stacks
 }
 
-fn fold_stack(stack: &Stack, name: impl Fn(&Frame) -> String) -> String {
+/// One stack on one line.
+pub(super) fn fold_stack(stack: &Stack, name: impl Fn(&Frame) -> String) -> String {
     let cut = (!stack.whole).then(|| label::TRUNCATED.to_owned());
     let empty = (stack.whole && stack.frames.is_empty()).then(|| label::UNKNOWN.to_owned());
     cut.into_iter()

@@ -11,6 +11,7 @@ use crate::cli::{FormatArg, MetricArg};
 use crate::profile::{Profile, Site};
 
 mod folded;
+pub mod goroutines;
 mod interval;
 mod json;
 mod label;

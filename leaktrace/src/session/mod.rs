@@ -7,6 +7,7 @@ mod attach;
 mod clock;
 mod code;
 mod cohorts;
+mod goroutines;
 pub mod guard;
 mod launch;
 mod loader;
@@ -21,20 +22,27 @@ mod window;
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::settings::{Subject, TraceSettings};
+use crate::settings::{GoroutinesSettings, Subject, TraceSettings};
 
 /// Traces until the end that the settings ask for, and writes the reports.
 pub fn run(settings: &TraceSettings) -> Result<()> {
     output::check(settings)?;
+    event_loop()?.block_on(async {
+        match &settings.subject {
+            Subject::Process(pid) => attach::run(settings, *pid).await,
+            Subject::Command(command) => launch::run(settings, command).await,
+        }
+    })
+}
+
+/// Shows the goroutines of a process, once or until the end that the settings ask for.
+pub fn run_goroutines(settings: &GoroutinesSettings) -> Result<()> {
+    event_loop()?.block_on(goroutines::run(settings))
+}
+
+fn event_loop() -> Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime
-        .context("cannot start: no event loop to be had from the system")?
-        .block_on(async {
-            match &settings.subject {
-                Subject::Process(pid) => attach::run(settings, *pid).await,
-                Subject::Command(command) => launch::run(settings, command).await,
-            }
-        })
+    runtime.context("cannot start: no event loop to be had from the system")
 }
 
 /// Each file of a target is held open. Where the limit cannot be raised, the one there is must do. Not to be called

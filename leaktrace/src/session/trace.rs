@@ -358,7 +358,8 @@ fn said_of_program(program: &LoadedProgram) -> String {
     format!("loaded {} in {:.1?}{verified}", program.name, program.took)
 }
 
-fn target_info(process: &Process) -> TargetInfo {
+/// What a profile says of a process.
+pub(super) fn target_info(process: &Process) -> TargetInfo {
     let system = uname().ok();
     let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
     TargetInfo {

@@ -2,9 +2,11 @@
 //!
 //! Pure: reads no file, no clock and no environment.
 
+mod goroutines;
 pub mod size;
 mod trace;
 
+pub use goroutines::GoroutinesSettings;
 pub use trace::{Subject, TraceSettings, process_id};
 
 /// The command line does not make sense; exit code 2.

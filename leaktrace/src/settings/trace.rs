@@ -94,11 +94,11 @@ pub fn process_id(pid: u32) -> Result<u32> {
     Ok(pid)
 }
 
-fn duration(flag: &str, text: &str) -> Result<Duration> {
+pub(super) fn duration(flag: &str, text: &str) -> Result<Duration> {
     humantime::parse_duration(text).with_context(|| format!("{flag} {text} is not a time: write 30s, 5m or 1h30m"))
 }
 
-fn at_least_a_tenth(flag: &str, time: Duration) -> Result<Duration> {
+pub(super) fn at_least_a_tenth(flag: &str, time: Duration) -> Result<Duration> {
     ensure!(
         time >= Duration::from_millis(100),
         "{flag} is too short: 100ms is the least"

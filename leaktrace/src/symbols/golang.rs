@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::FileKey;
 use super::worker::{Call, Calls};
-use crate::go::Program;
 use crate::go::pclntab::{self, Table};
+use crate::go::{Program, shown};
 use crate::target::{Module, printable};
 
 /// The tables of the files seen so far.
@@ -47,9 +47,8 @@ impl GoTables {
 
 /// The calls at a virtual address of the file, innermost first; empty if that is no Go code.
 pub fn calls(table: &Table, address: u64) -> Calls {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let call = |call: &pclntab::Call<'_>| Call {
-        function: Some(printable(pclntab::shown(&text(call.function)).as_bytes())),
+        function: Some(shown(call.function)),
         file: call.file.map(printable),
         line: call.line,
     };

@@ -23,6 +23,9 @@ const INLINE_INDEX: usize = 2;
 /// Which of the function's data is the inline tree.
 const INLINE_TREE: usize = 3;
 
+/// Flag of a function: a stack begins with it.
+const OUTERMOST: u8 = 1;
+
 /// The table of one program.
 #[derive(Debug)]
 pub struct Table {
@@ -126,6 +129,20 @@ impl Table {
     /// Name of a function.
     pub fn name(&self, function: &Function) -> Option<&[u8]> {
         self.name_at(i32_at(&self.bytes, function.at + 4)?)
+    }
+
+    /// How many bytes above the stack pointer a function's return address is, at the instruction at `address`.
+    pub fn frame_size(&self, function: &Function, address: u64) -> Option<u64> {
+        let list = u32_at(&self.bytes, function.at + 16)?;
+        let size = self.value(list, address.checked_sub(function.start)?)?;
+        // Of a function that keeps its frame's size to itself, the table says -1.
+        u64::try_from(size).ok().filter(|size| size.is_multiple_of(8))
+    }
+
+    /// Whether a function is one that nobody calls: a stack that has come to it is whole.
+    pub fn is_outermost(&self, function: &Function) -> bool {
+        let flags = self.bytes.get(function.at + self.header.layout.function - 3);
+        flags.is_some_and(|flags| flags & OUTERMOST != 0)
     }
 
     /// The calls at `address`, innermost first: all but the last are inlined. Empty if it lies in no function.

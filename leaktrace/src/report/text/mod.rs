@@ -10,7 +10,7 @@ mod accounting;
 mod headline;
 pub(super) mod paint;
 mod sites;
-mod stack;
+pub(super) mod stack;
 mod target;
 
 pub(super) struct TextReport;

@@ -13,7 +13,7 @@ const MOST_FITTED: usize = 14;
 const SHORT_BUILD_ID: usize = 8;
 
 /// One line per frame, innermost first, and one that says if the stack is not whole.
-pub(super) fn lines(stack: &Stack, view: &View) -> Vec<String> {
+pub fn lines(stack: &Stack, view: &View) -> Vec<String> {
     let paint = Paint(view.colour);
     let mut lines = frame_lines(&stack.frames, view);
     if stack.frames.is_empty() {

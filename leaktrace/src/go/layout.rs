@@ -1,0 +1,166 @@
+//! Where the fields of the runtime's structures are, by version of Go. Pure.
+//!
+//! The numbers in `layouts.json` are those of the debug information of programs built by these versions; a test compares
+//! them with it again.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+static LAYOUTS: LazyLock<BTreeMap<u32, Layout>> = LazyLock::new(|| {
+    let versions: BTreeMap<String, Layout> = serde_json::from_str(include_str!("layouts.json")).unwrap_or_default();
+    let numbered = versions
+        .into_iter()
+        .filter_map(|(version, layout)| Some((version.strip_prefix("1.")?.parse().ok()?, layout)));
+    numbered.collect()
+});
+
+/// Offsets of fields, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Layout {
+    /// A goroutine (`runtime.g`).
+    pub g: G,
+    /// What is saved of one that does not run (`runtime.gobuf`).
+    pub gobuf: Gobuf,
+    /// One that waits for something (`runtime.sudog`).
+    pub sudog: Sudog,
+    /// A run of pages of the heap (`runtime.mspan`).
+    pub mspan: Span,
+    /// The heap (`runtime.mheap`).
+    pub mheap: Heap,
+    /// Something that the runtime knows of an object besides (`runtime.special`): a finalizer, for example.
+    pub special: Special,
+    /// Numbers that stand for something.
+    pub kinds: Kinds,
+    /// Counts of the garbage collector (`runtime.mstats`).
+    pub mstats: Stats,
+}
+
+/// Offsets in `runtime.g`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct G {
+    pub stack: usize,
+    pub sched: usize,
+    pub syscallsp: usize,
+    pub syscallpc: usize,
+    /// Since Go 1.23.
+    #[serde(default)]
+    pub syscallbp: Option<usize>,
+    pub atomicstatus: usize,
+    pub goid: usize,
+    pub waitsince: usize,
+    pub waitreason: usize,
+    pub gopc: usize,
+    pub startpc: usize,
+    pub waiting: usize,
+    pub size: usize,
+}
+
+/// Offsets in `runtime.gobuf`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Gobuf {
+    pub sp: usize,
+    pub pc: usize,
+    pub bp: usize,
+    pub size: usize,
+}
+
+/// Offsets in `runtime.sudog`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Sudog {
+    pub g: usize,
+    pub next: usize,
+    pub prev: usize,
+    pub elem: usize,
+    pub waitlink: usize,
+    pub c: usize,
+    pub size: usize,
+}
+
+/// Offsets in `runtime.mspan`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Span {
+    #[serde(rename = "startAddr")]
+    pub start_addr: usize,
+    pub npages: usize,
+    pub nelems: usize,
+    pub elemsize: usize,
+    pub spanclass: usize,
+    pub state: usize,
+    pub specials: usize,
+    pub size: usize,
+    /// Whether `nelems` has eight bytes, as before Go 1.22, and not two.
+    pub wide_counts: bool,
+}
+
+/// Offsets in `runtime.mheap`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Heap {
+    pub allspans: usize,
+    pub sweepgen: usize,
+    pub size: usize,
+}
+
+/// Offsets in `runtime.special`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Special {
+    pub next: usize,
+    pub offset: usize,
+    pub kind: usize,
+    pub size: usize,
+}
+
+/// Numbers of the runtime's source (`_KindSpecialProfile`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Kinds {
+    /// A special that only says that the object is in the heap profile's sample.
+    pub profile: u8,
+}
+
+/// Offsets in `runtime.mstats`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Stats {
+    pub numgc: usize,
+    pub size: usize,
+}
+
+/// Where a layout comes from: how far it can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is the one of the program's version.
+    Known,
+    /// It is the one of the nearest version that is known: `go1.N`.
+    Nearest(u32),
+}
+
+impl Layout {
+    /// The layout of Go 1.`minor`; the nearest that is known if that is not, or the version is not known at all.
+    pub fn of(minor: Option<u32>) -> Option<(&'static Self, Source)> {
+        let newest = *LAYOUTS.last_key_value()?.0;
+        let wanted = minor.unwrap_or(newest);
+        let (&nearest, layout) = LAYOUTS.iter().min_by_key(|(known, _)| known.abs_diff(wanted))?;
+        let source = if minor == Some(nearest) {
+            Source::Known
+        } else {
+            Source::Nearest(nearest)
+        };
+        Some((layout, source))
+    }
+
+    /// The versions whose layouts are known, oldest first: `N` of Go 1.N.
+    pub fn known() -> impl Iterator<Item = u32> {
+        LAYOUTS.keys().copied()
+    }
+}
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;
