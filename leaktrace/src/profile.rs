@@ -22,6 +22,8 @@ pub const SCHEMA: &str = "leaktrace.profile/1";
 pub const NOT_RECORDED: &str = "not_recorded";
 /// Name of the loss of what may have happened after the main thread ended while others ran on.
 pub const MAIN_THREAD_GONE: &str = "main_thread_gone";
+/// Name of the note on a program that took another's place in the process traced: it had begun before it was traced.
+pub const BEGAN_UNTRACED: &str = "began_untraced";
 
 /// What a trace found: one process, one window of time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -84,6 +84,7 @@ fn open(settings: &TraceSettings, pid: u32) -> Result<Trace> {
 async fn next_program(settings: &TraceSettings, pid: u32) -> Result<Trace> {
     let since = Instant::now();
     let mut trace = open(settings, pid)?;
+    trace.set_began_untraced();
     loop {
         match trace.arm()? {
             Ok(_) => return Ok(trace),

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     kernel::{Limits, LoadedProgram, Tracer, UnwindLimits, Way},
     probes::plan::PlanError,
-    profile::{Exit, MAIN_THREAD_GONE, NOT_RECORDED, Profile, TargetInfo},
+    profile::{BEGAN_UNTRACED, Exit, MAIN_THREAD_GONE, NOT_RECORDED, Profile, TargetInfo},
     settings::TraceSettings,
     symbols::Symbolizer,
     target::{AddressSpace, Process},
@@ -48,6 +48,7 @@ pub struct Trace {
     stacks_seen: usize,
     settled: bool,
     loader_probed: bool,
+    began_untraced: bool,
     main_thread_gone: bool,
     followed: Instant,
     looked_at: Followed,
@@ -96,6 +97,7 @@ impl Trace {
             stacks_seen: 0,
             settled: false,
             loader_probed: false,
+            began_untraced: false,
             main_thread_gone: false,
             followed: Instant::now(),
             looked_at: Followed::default(),
@@ -283,6 +285,11 @@ impl Trace {
         Ok(())
     }
 
+    /// Notes that the program had begun before it was traced, though its process was.
+    pub fn set_began_untraced(&mut self) {
+        self.began_untraced = true;
+    }
+
     /// Notes how the process ended.
     pub fn set_exit(&mut self, exit: Exit) {
         self.target.exit = Some(exit);
@@ -304,6 +311,9 @@ impl Trace {
         if !self.way.is_none_or(Way::records) {
             profile.accounting.lost.insert(NOT_RECORDED.into(), 1);
             profile.accounting.complete = false;
+        }
+        if self.began_untraced {
+            profile.accounting.notes.insert(BEGAN_UNTRACED.into(), 1);
         }
         if self.main_thread_gone || self.recorder.main_thread_ended() {
             profile.accounting.lost.insert(MAIN_THREAD_GONE.into(), 1);

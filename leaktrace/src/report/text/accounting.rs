@@ -1,6 +1,6 @@
 //! Totals and everything lost, on one line, in plain words. Pure.
 
-use crate::profile::{Accounting, MAIN_THREAD_GONE};
+use crate::profile::{Accounting, BEGAN_UNTRACED, MAIN_THREAD_GONE};
 use crate::report::label;
 use crate::units::{count, number, percent, size};
 
@@ -109,6 +109,9 @@ fn reason(accounting: &Accounting, key: &str, count: u64) -> Option<String> {
     }
     if key == MAIN_THREAD_GONE {
         return Some("the main thread ended during the trace (later events may be missing)".to_owned());
+    }
+    if key == BEGAN_UNTRACED {
+        return Some("the program had begun before it was traced".to_owned());
     }
     let short = key.strip_prefix("lost_").unwrap_or(key);
     if let Some(blocks) = short.strip_suffix("_bytes")
