@@ -124,9 +124,9 @@ mod tests {
         "timeline":[],
         "sites":[
             {"id":"1","live_bytes":10,"live_count":1,"allocated_bytes":20,"allocated_count":2,"verdict":"stable",
-             "why":"w","stack":{"whole":true,"frames":[{"module":"/c","function":"leak(int)","inlined":false}]}},
+             "why":"w","stack":{"whole":true,"frames":[{"address":4096,"module":"/c","function":"leak(int)","inlined":false}]}},
             {"id":"2","live_bytes":10,"live_count":1,"allocated_bytes":10,"allocated_count":1,"verdict":"stable",
-             "why":"w","stack":{"whole":true,"frames":[{"module":"/lib/ld-linux.so","inlined":false}]}}]}"#;
+             "why":"w","stack":{"whole":true,"frames":[{"address":8192,"module":"/lib/ld-linux.so","inlined":false}]}}]}"#;
 
     fn truth(live_bytes: u64) -> Truth {
         Truth::parse(&format!(r#"{{"sites":{{"leak":[{live_bytes},1,20,2]}}}}"#)).unwrap()

@@ -21,6 +21,7 @@ const BUILDS: &[(&str, &[&str])] = &[
     ("lto", &["-O2", "-flto"]),
     ("stripped", &["-O2", "-s"]),
     ("static", &["-O2", "-static"]),
+    ("static_pie", &["-O2", "-static-pie"]),
 ];
 
 const COMMON: &[&str] = &["-w", "-fomit-frame-pointer", "-pthread"];

@@ -202,5 +202,5 @@ fn captured_stacks_of_clang_equal_framehop() {
             .arg(&source);
         command
     });
-    assert!(seen.whole * 100 >= count * 98 && seen.deepest > 20, "{seen:?}");
+    assert!(seen.whole * 100 >= count * 95 && seen.deepest > 20, "{seen:?}");
 }
