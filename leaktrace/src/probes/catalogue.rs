@@ -103,9 +103,9 @@ pub const ALLOCATORS: &[Allocator] = &[
 /// Whether a function of this name is an allocator's also where it is no longer public, as in a shared object that hides
 /// what was linked into it.
 pub fn is_unmistakable(name: &str) -> bool {
-    ["je_", "_rjem_", "tc_", "mi_", "__libc_"]
-        .iter()
-        .any(|start| name.starts_with(start))
+    let glibc = ["__brk", "__sbrk", "__mmap", "__munmap", "__mremap"];
+    let starts = ["je_", "_rjem_", "tc_", "mi_", "__libc_"];
+    glibc.contains(&name) || starts.iter().any(|start| name.starts_with(start))
 }
 
 /// C++'s operators where they stand alone, and do not go through an allocator that is known.
@@ -145,6 +145,11 @@ const GLIBC: &[CatalogueFunction] = &[
     resize("__libc_realloc", size(2).pointer(1)),
     resize("__libc_reallocarray", size(3).count(2).pointer(1)),
     release("__libc_free", pointer(1)),
+    function("__brk", CallKind::SetBreak, pointer(1)),
+    function("__sbrk", CallKind::MoveBreak, size(1)),
+    function("__mmap", CallKind::Map, size(2).pointer(1)),
+    function("__munmap", CallKind::Unmap, size(2).pointer(1)),
+    function("__mremap", CallKind::Remap, size(3).pointer(1)),
 ];
 
 /// C's functions for mappings.
