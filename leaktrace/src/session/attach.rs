@@ -77,7 +77,7 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
 fn open(settings: &TraceSettings, pid: u32) -> Result<Trace> {
     let process = Process::open(pid)?;
     guard::check(&process)?;
-    Trace::new(settings, process)
+    Trace::new(settings, pid)
 }
 
 /// The trace of the program that process `pid` has become, armed as soon as its loader has mapped an allocator.
@@ -133,6 +133,9 @@ async fn watch(
     let exited = watched(trace.process().exited_fd())?;
     let mut previous = None;
     loop {
+        if trace.is_replaced() {
+            return Ok(End::Replaced);
+        }
         tokio::select! {
             biased;
             _ = interrupts.next() => return Ok(End::Asked),
@@ -146,9 +149,6 @@ async fn watch(
                 Due::Report => report(settings, trace, &mut previous)?,
             },
             () = trace.events_ready() => trace.drain(),
-        }
-        if trace.is_replaced() {
-            return Ok(End::Replaced);
         }
     }
 }

@@ -19,10 +19,7 @@ use crate::{
     probes::plan::PlanError,
     profile::{Exit, Profile},
     settings::TraceSettings,
-    target::{
-        Process,
-        launch::{self, Event, Launched},
-    },
+    target::launch::{self, Event, Launched},
 };
 
 /// A command being traced.
@@ -129,7 +126,7 @@ impl Session<'_> {
         self.trace = None;
         self.previous = None;
         self.announced = false;
-        self.trace = Some(Trace::new(self.settings, Process::open(self.launched.pid)?)?);
+        self.trace = Some(Trace::new(self.settings, self.launched.pid)?);
         self.arm()
     }
 

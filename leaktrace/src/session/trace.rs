@@ -48,11 +48,19 @@ pub struct Trace {
     stacks_seen: usize,
     settled: bool,
     loader_probed: bool,
-    began_untraced: bool,
-    main_thread_gone: bool,
+    remarks: Remarks,
     followed: Instant,
     looked_at: Followed,
     events: AsyncFd<OwnedFd>,
+}
+
+/// What a report has to say of the process besides its numbers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Remarks {
+    /// Its main thread has ended.
+    main_thread_gone: bool,
+    /// Its program had begun before it was traced, though the process was.
+    began_untraced: bool,
 }
 
 /// Least time between two looks at the memory map, for a program that keeps showing new stacks; and where these end in
@@ -62,9 +70,9 @@ const LOOK_SOON: Duration = Duration::from_millis(2);
 
 impl Trace {
     /// Creates the tables. Nothing of the process is touched yet.
-    pub fn new(settings: &TraceSettings, process: Process) -> Result<Self> {
-        let space = AddressSpace::read(process.pid)
-            .with_context(|| format!("cannot read the memory map of process {}", process.pid))?;
+    pub fn new(settings: &TraceSettings, pid: u32) -> Result<Self> {
+        let no_map = || format!("cannot read the memory map of process {pid}");
+        let space = AddressSpace::read(pid).with_context(no_map)?;
         let unwind = UnwindLimits::fitting(code::unwinding_bytes(&space));
         let tracer = Tracer::create(
             Limits {
@@ -73,8 +81,11 @@ impl Trace {
             },
             settings.verbose,
         )?;
+        tracer.tables().set_process(pid);
+        // From here on it is told when the program is replaced. Looked at only now, so that it is not taken for another.
+        let process = Process::open(pid)?;
+        let space = AddressSpace::read(pid).with_context(no_map)?;
         tracer.tables().set_stack_start(process.stack_start);
-        tracer.tables().set_process(process.pid);
         let mut recorder = Recorder::new(tracer);
         let mut symbolizer = Symbolizer::new();
         symbolizer.follow(&space);
@@ -97,8 +108,7 @@ impl Trace {
             stacks_seen: 0,
             settled: false,
             loader_probed: false,
-            began_untraced: false,
-            main_thread_gone: false,
+            remarks: Remarks::default(),
             followed: Instant::now(),
             looked_at: Followed::default(),
         })
@@ -287,7 +297,7 @@ impl Trace {
 
     /// Notes that the program had begun before it was traced, though its process was.
     pub fn set_began_untraced(&mut self) {
-        self.began_untraced = true;
+        self.remarks.began_untraced = true;
     }
 
     /// Notes how the process ended.
@@ -312,10 +322,10 @@ impl Trace {
             profile.accounting.lost.insert(NOT_RECORDED.into(), 1);
             profile.accounting.complete = false;
         }
-        if self.began_untraced {
+        if self.remarks.began_untraced {
             profile.accounting.notes.insert(BEGAN_UNTRACED.into(), 1);
         }
-        if self.main_thread_gone || self.recorder.main_thread_ended() {
+        if self.remarks.main_thread_gone || self.recorder.main_thread_ended() {
             profile.accounting.lost.insert(MAIN_THREAD_GONE.into(), 1);
             profile.accounting.complete = false;
         }
@@ -326,7 +336,7 @@ impl Trace {
     /// traces when another trace of the same file ends, and takes the breakpoints away without a word. The kernel side
     /// tells when it ends by itself; this is for one that ended before there was anybody to tell, or was killed alone.
     fn look_for_main_thread(&mut self) {
-        self.main_thread_gone |= self.process.main_thread_gone();
+        self.remarks.main_thread_gone |= self.process.main_thread_gone();
     }
 
     fn measure(&mut self) {

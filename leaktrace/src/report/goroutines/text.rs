@@ -163,11 +163,9 @@ fn write_site(
     Ok(())
 }
 
-/// `; one for at least 3.0 min`.
+/// `; for about 3.0 min`.
 fn waited(longest: Option<u64>) -> String {
-    longest.map_or_else(String::new, |ns| {
-        format!("; waiting for {} or longer", units::duration(ns))
-    })
+    longest.map_or_else(String::new, |ns| format!("; waiting for about {}", units::duration(ns)))
 }
 
 /// `5 goroutines are leaked: …`.
