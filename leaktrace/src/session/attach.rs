@@ -12,6 +12,7 @@ use super::{
     trace::{Trace, watched},
 };
 use crate::{
+    probes::plan::PlanError,
     profile::{Exit, Profile},
     settings::TraceSettings,
     target::Process,
@@ -38,7 +39,7 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
     super::raise_file_limit();
     let mut interrupts = Interrupts::listen()?;
     let mut trace = open(settings, pid)?;
-    trace.arm()??;
+    trace.arm()?.map_err(|nothing| refusal(&nothing, trace.process()))?;
     announce(&mut trace, settings, advice(settings));
     let mut timers = Timers::start(settings);
     loop {
@@ -72,6 +73,17 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
         ));
         announce(&mut trace, settings, advice(settings));
     }
+}
+
+/// Why nothing is traced, and what can be seen all the same.
+fn refusal(nothing: &PlanError, process: &Process) -> anyhow::Error {
+    if process.language == "go" {
+        return anyhow::anyhow!(
+            "{nothing}; Go's own allocator is not traced: for its goroutines, run leaktrace goroutines --pid {}",
+            process.pid
+        );
+    }
+    anyhow::anyhow!("{nothing}")
 }
 
 fn open(settings: &TraceSettings, pid: u32) -> Result<Trace> {
