@@ -105,7 +105,7 @@ impl Recorder {
                     code_removed,
                     ..
                 } => {
-                    let (history, era) = (History::default(), self.followed.era(code_removed));
+                    let (history, era) = (History::default(), self.followed.era(code_removed, end));
                     self.code_news.unknown |= matches!(end, StackEnd::Gap | StackEnd::NewCode);
                     self.sites.entry(site).or_insert(SiteRecord {
                         hash,
@@ -280,8 +280,9 @@ pub struct Followed {
 impl Followed {
     /// When a stack was taken that was begun after so many removals. One that falls between a removal and the reading
     /// of the memory map can be of either era: only code that was there in both is known to be in it.
-    fn era(self, removed: u64) -> Era {
+    fn era(self, removed: u64, end: StackEnd) -> Era {
         let (from, to) = match removed.cmp(&self.removed) {
+            _ if end == StackEnd::Unsettled => (self.era, self.era + 1),
             Ordering::Less => (self.era.saturating_sub(1), self.era),
             Ordering::Equal => (self.era, self.era),
             Ordering::Greater => (self.era, self.era + 1),
