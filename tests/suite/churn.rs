@@ -133,7 +133,9 @@ fn judge(profile: &Profile, truth: &Truth, paths: &[&str], all_whole: bool) -> R
         !all_whole || whole == all,
         "of {all} allocations only {whole} are whole"
     );
-    ensure!(whole > 0, "none of {all} allocations is whole");
+    // Without a pause the tables may never be those of what is mapped: how much is whole is chance then, but what is not
+    // has been marked.
+    ensure!(whole + marked > 0, "none of {all} allocations was seen in a library");
     ensure!(whole + marked <= all, "{whole} whole and {marked} marked of {all}");
     Ok(())
 }
