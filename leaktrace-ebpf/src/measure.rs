@@ -25,7 +25,7 @@ pub extern "C" fn empty_entry(_: *mut c_void) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe/walk_entry")]
 pub extern "C" fn walk_entry(ctx: *mut c_void) -> u32 {
-    stack::walk_only(&regs::frame(ctx.cast()));
+    stack::walk_only(&regs::frame_after_ret(ctx.cast()));
     0
 }
 

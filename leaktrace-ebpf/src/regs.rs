@@ -64,7 +64,7 @@ pub fn frame(ctx: *const pt_regs) -> Registers {
     }
 }
 
-/// The frame that the `ret` that is about to be executed returns to.
+/// The frame that the `ret` that is about to be executed returns to; at a function's entry, that of its caller.
 #[inline(always)]
 pub fn frame_after_ret(ctx: *const pt_regs) -> Registers {
     let top = stack_pointer(ctx);

@@ -37,6 +37,17 @@ pub struct Report {
     pub took: Duration,
 }
 
+impl Report {
+    /// All that it wrote to standard output, with one space where it had any, for lines are broken to fit.
+    pub fn words(&self) -> String {
+        let lines = self.ended.out.iter();
+        lines
+            .flat_map(|line| line.split_whitespace())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+}
+
 /// A leaktrace command with nothing on it yet.
 pub fn command() -> Command {
     let mut command = Command::new(host::leaktrace());

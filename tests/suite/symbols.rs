@@ -109,10 +109,7 @@ fn changed(act: fn(&Path) -> Result<()>) -> Result<()> {
     let accounting = &report.profile.accounting;
     ensure!(accounting.notes.get("changed_files") == Some(&1), "{accounting:?}");
     let words = "1 file overwritten during the trace, and not used for names";
-    // Lines are broken to fit.
-    let text = report.ended.out.join(" ");
-    let said = text.split_whitespace().collect::<Vec<_>>().join(" ").contains(words);
-    ensure!(said, "{:?}", report.ended.out);
+    ensure!(report.words().contains(words), "{:?}", report.ended.out);
     let site = report.profile.sites.iter().find(|site| site.amounts.live_count == 12);
     let site = site.context("the library's blocks are not there")?;
     ensure!(site.function().is_empty(), "a wrong name: {}", site.function());

@@ -1,9 +1,6 @@
 //! The probes that a trace would place, and the allocators that they would see.
 
-use std::{fs::File, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::Instant};
-
-use leaktrace_common::probes::CallKind;
-use object::ReadCache;
+use std::{os::unix::fs::FileExt as _, sync::Arc, time::Instant};
 
 use super::{
     findings::{AllocatorFound, ProbePlanned},
@@ -12,9 +9,10 @@ use super::{
 use crate::{
     probes::{
         decode,
-        plan::{self, ModuleCode, Plan, PlanError},
+        plan::{self, Plan, PlanError},
     },
-    target::{AddressSpace, Module, elf::Image},
+    session::arm,
+    target::{AddressSpace, Module},
 };
 
 /// Longest instruction of x86-64 in bytes.
@@ -38,23 +36,8 @@ pub struct Probing {
 /// Plans as a trace does.
 pub fn probing(space: &AddressSpace) -> Probing {
     let started = Instant::now();
-    let modules = space.executable_modules();
-    let caches: Vec<ReadCache<&File>> = modules.iter().map(|module| ReadCache::new(module.file())).collect();
-    let images: Vec<(&Arc<Module>, Image<'_, _>)> = caches
-        .iter()
-        .zip(&modules)
-        .filter_map(|(cache, module)| Some((module, Image::parse(cache).ok()?)))
-        .collect();
-    let code: Vec<_> = images
-        .iter()
-        .map(|(module, image)| ModuleCode {
-            path: Path::new(&module.name),
-            image,
-        })
-        .collect();
-    let planned = plan::plan(&code);
+    let (modules, planned) = arm::plan_files(&space.executable_modules());
     let plan_ns = nanoseconds(started);
-    let modules: Vec<&Module> = images.iter().map(|(module, _)| module.as_ref()).collect();
     Probing {
         plan_ns,
         ..match planned {
@@ -64,7 +47,7 @@ pub fn probing(space: &AddressSpace) -> Probing {
     }
 }
 
-fn of_plan(plan: Plan, modules: &[&Module]) -> Probing {
+fn of_plan(plan: Plan, modules: &[Arc<Module>]) -> Probing {
     let traced = plan
         .allocators
         .into_iter()
@@ -103,6 +86,6 @@ fn planned(probe: &plan::Probe, module: &Module) -> ProbePlanned {
         offset: probe.offset,
         instruction: decode::instruction(code, address.unwrap_or(probe.offset)),
         emulated: probe.emulated,
-        returns: CallKind::from_raw(probe.spec.kind).is_some_and(CallKind::needs_return),
+        returns: probe.spec.needs_return(),
     }
 }

@@ -210,16 +210,9 @@ impl Tracer {
         left_out
     }
 
-    /// The programs loaded so far.
-    pub fn loaded(&self) -> &[LoadedProgram] {
-        &self.loaded
-    }
-
-    fn note_loaded(&mut self, name: &'static str, program: &OwnedFd, took: Duration) {
-        if self.loaded.iter().all(|loaded| loaded.name != name) {
-            let verified = link::verified_instructions(program);
-            self.loaded.push(LoadedProgram { name, verified, took });
-        }
+    /// The programs loaded since last asked.
+    pub fn take_loaded(&mut self) -> Vec<LoadedProgram> {
+        std::mem::take(&mut self.loaded)
     }
 
     /// What was counted.
@@ -296,7 +289,11 @@ impl Tracer {
             }
             let started = Instant::now();
             let program = programs.load(part.program, part.link).map_err(|e| not_loaded(&e))?;
-            self.note_loaded(part.program, &program, started.elapsed());
+            self.loaded.push(LoadedProgram {
+                name: part.program,
+                took: started.elapsed(),
+                verified: link::verified_instructions(&program),
+            });
             for (path, offsets, cookies, shown) in files {
                 let at = Points {
                     path: &path,

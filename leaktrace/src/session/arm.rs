@@ -6,7 +6,7 @@ use object::ReadCache;
 
 use crate::{
     kernel::AttachPoint,
-    probes::plan::{self, ModuleCode, PlanError},
+    probes::plan::{self, ModuleCode, Plan, PlanError},
     target::{AddressSpace, Module, elf::Image},
 };
 
@@ -32,11 +32,46 @@ pub fn plan(space: &AddressSpace, armed: &mut HashSet<(u64, u64)>) -> Result<Pla
         .into_iter()
         .filter(|module| !armed.contains(&module.identity))
         .collect();
-    let caches: Vec<ReadCache<&std::fs::File>> = fresh.iter().map(|module| ReadCache::new(module.file())).collect();
-    // A module that cannot be read holds no allocator that could be probed.
+    let (modules, planned) = plan_files(&fresh);
+    let planned = match planned {
+        Ok(planned) => planned,
+        Err(_) if !armed.is_empty() => return Ok(Planned::default()),
+        Err(nothing) => return Err(nothing),
+    };
+    armed.extend(
+        planned
+            .probes
+            .iter()
+            .filter_map(|probe| Some(modules.get(probe.module)?.identity)),
+    );
+    let points = planned
+        .probes
+        .iter()
+        .filter_map(|probe| Some(point(modules.get(probe.module)?, probe)));
+    let untraced = planned
+        .untraced
+        .into_iter()
+        .filter_map(|(module, name)| Some((modules.get(module)?.identity, name)));
+    let own_code = planned
+        .own_code
+        .into_iter()
+        .filter_map(|(module, range)| Some((modules.get(module)?.identity, range)));
+    Ok(Planned {
+        own_code: own_code.collect(),
+        untraced: untraced.collect(),
+        points: points.collect(),
+        allocators: planned.allocators,
+        notes: planned.notes,
+    })
+}
+
+/// The plan for these files, and those of them that it counts by: one that cannot be read holds no allocator that could
+/// be probed.
+pub fn plan_files(modules: &[Arc<Module>]) -> (Vec<Arc<Module>>, Result<Plan, PlanError>) {
+    let caches: Vec<ReadCache<&std::fs::File>> = modules.iter().map(|module| ReadCache::new(module.file())).collect();
     let images: Vec<_> = caches
         .iter()
-        .zip(&fresh)
+        .zip(modules)
         .filter_map(|(cache, module)| Some((module, Image::parse(cache).ok()?)))
         .collect();
     let code: Vec<_> = images
@@ -46,36 +81,8 @@ pub fn plan(space: &AddressSpace, armed: &mut HashSet<(u64, u64)>) -> Result<Pla
             image,
         })
         .collect();
-    let planned = match plan::plan(&code) {
-        Ok(planned) => planned,
-        Err(_) if !armed.is_empty() => return Ok(Planned::default()),
-        Err(nothing) => return Err(nothing),
-    };
-    armed.extend(
-        planned
-            .probes
-            .iter()
-            .filter_map(|probe| Some(images.get(probe.module)?.0.identity)),
-    );
-    let points = planned
-        .probes
-        .iter()
-        .filter_map(|probe| Some(point(images.get(probe.module)?.0, probe)));
-    let untraced = planned
-        .untraced
-        .into_iter()
-        .filter_map(|(module, name)| Some((images.get(module)?.0.identity, name)));
-    let own_code = planned
-        .own_code
-        .into_iter()
-        .filter_map(|(module, range)| Some((images.get(module)?.0.identity, range)));
-    Ok(Planned {
-        own_code: own_code.collect(),
-        untraced: untraced.collect(),
-        points: points.collect(),
-        allocators: planned.allocators,
-        notes: planned.notes,
-    })
+    let planned = plan::plan(&code);
+    (images.iter().map(|(module, _)| Arc::clone(module)).collect(), planned)
 }
 
 /// Whether the program `exe` names a loader that maps its libraries.

@@ -2,7 +2,7 @@
 //!
 //! With `serve` and `top` the only room with tokio and signals.
 
-mod arm;
+pub(crate) mod arm;
 mod attach;
 mod clock;
 mod code;

@@ -72,7 +72,7 @@ impl Trace {
     /// Creates the tables. Nothing of the process is touched yet.
     pub fn new(settings: &TraceSettings, pid: u32) -> Result<Self> {
         let no_map = || format!("cannot read the memory map of process {pid}");
-        let space = AddressSpace::read(pid).with_context(no_map)?;
+        let mut space = AddressSpace::read(pid).with_context(no_map)?;
         let unwind = UnwindLimits::fitting(code::unwinding_bytes(&space));
         let tracer = Tracer::create(
             Limits {
@@ -84,7 +84,9 @@ impl Trace {
         tracer.tables().set_process(pid);
         // From here on it is told when the program is replaced. Looked at only now, so that it is not taken for another.
         let process = Process::open(pid)?;
-        let space = AddressSpace::read(pid).with_context(no_map)?;
+        if space.refresh().with_context(no_map)? {
+            space = AddressSpace::read(pid).with_context(no_map)?;
+        }
         tracer.tables().set_stack_start(process.stack_start);
         let mut recorder = Recorder::new(tracer);
         let mut symbolizer = Symbolizer::new();
@@ -139,8 +141,8 @@ impl Trace {
             let (probes, took) = (planned.points.len(), started.elapsed());
             self.timings
                 .push(format!("attached {probes} probes by {way:?} in {took:.1?}"));
-            let loaded = self.recorder.tracer().loaded().iter().map(said_of_program);
-            self.timings.extend(loaded);
+            let loaded = self.recorder.tracer().take_loaded();
+            self.timings.extend(loaded.iter().map(said_of_program));
             let (tables, built) = (self.recorder.tracer().unwind().used_bytes() / 1024, self.code.spent());
             self.timings
                 .push(format!("unwinding tables of {tables} KiB built in {built:.1?}"));
