@@ -67,7 +67,12 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 event = self.launched.next() => match event {
-                    Some(Event::Ended(exit)) => return Ok(Some(exit_of(exit))),
+                    Some(Event::Ended(exit)) => {
+                        // What the kernel side has told before the end may not have been heard yet.
+                        self.trace.as_mut().map(Trace::drain);
+                        self.look_for_replacement()?;
+                        return Ok(Some(exit_of(exit)));
+                    }
                     Some(event) => {
                         self.handle(event)?;
                         // The time that was asked for is time traced.
