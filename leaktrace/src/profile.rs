@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 mod ending;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod go;
 pub mod goroutines;
 mod read;
 
 pub use self::ending::{CutStacks, Ending, cut_stacks};
+pub use self::go::{GoHeap, GoMoment, GoSite, Heap, Holder, MemoryPart, OwnProfile, OwnSite};
 pub use self::read::{ReadError, read};
 
 /// The schema this version writes, and the only one it reads.
@@ -43,6 +45,9 @@ pub struct Profile {
     /// Totals over time.
     #[serde(default)]
     pub timeline: Vec<TimelinePoint>,
+    /// What was found of the Go runtime, of a Go program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go: Option<GoHeap>,
 }
 
 /// The program that wrote a profile.
@@ -157,7 +162,8 @@ pub struct Site {
     /// Growth of the live bytes per second over the window; always finite, 0 where it could not be computed.
     #[serde(serialize_with = "finite")]
     pub growth_bytes_per_s: f64,
-    /// Relative standard error of the numbers, when they are estimates.
+    /// Half the width of the interval around each of the site's numbers in which the truth lies in nine cases of ten,
+    /// relative to the number; when they are estimates.
     #[serde(default, skip_serializing_if = "is_not_finite")]
     pub estimate_error: Option<f64>,
     /// What leaktrace concludes.
@@ -169,9 +175,18 @@ pub struct Site {
     /// Whether anything still points to the blocks.
     #[serde(default)]
     pub reach: Reach,
-    /// What points to them.
+    /// What points to them: the largest of `holders`, in one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_by: Option<String>,
+    /// All that was found to point to them, by the number of blocks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holder>,
+    /// Whose heap the blocks are on.
+    #[serde(default, skip_serializing_if = "Heap::is_native")]
+    pub heap: Heap,
+    /// What else there is to say of a site of Go's heap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go: Option<GoSite>,
     /// Where the blocks were allocated.
     pub stack: Stack,
 }
@@ -257,6 +272,9 @@ pub struct TimelinePoint {
     pub live_count: u64,
     /// Resident memory of the process in bytes; 0 when it could not be read.
     pub resident_bytes: u64,
+    /// What the Go runtime says of itself, of a Go program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go: Option<GoMoment>,
 }
 
 impl Frame {

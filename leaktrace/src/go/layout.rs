@@ -35,6 +35,17 @@ pub struct Layout {
     pub kinds: Kinds,
     /// Counts of the garbage collector (`runtime.mstats`).
     pub mstats: Stats,
+    /// 64 MiB of the heap's addresses (`runtime.heapArena`).
+    #[serde(rename = "heapArena")]
+    pub heap_arena: Arena,
+    /// What paces the garbage collector (`runtime.gcControllerState`).
+    #[serde(rename = "gcControllerState")]
+    pub controller: Controller,
+    /// A site of Go's own heap profile (`runtime.bucket`), followed by its stack and four records.
+    pub bucket: Bucket,
+    /// What one such record says (`runtime.memRecordCycle`).
+    #[serde(rename = "memRecordCycle")]
+    pub record: Record,
 }
 
 /// Offsets in `runtime.g`.
@@ -93,8 +104,16 @@ pub struct Span {
     pub spanclass: usize,
     pub state: usize,
     pub specials: usize,
+    pub freeindex: usize,
+    #[serde(rename = "allocBits")]
+    pub alloc_bits: usize,
+    #[serde(rename = "gcmarkBits")]
+    pub mark_bits: usize,
+    pub sweepgen: usize,
+    #[serde(rename = "allocCount")]
+    pub alloc_count: usize,
     pub size: usize,
-    /// Whether `nelems` has eight bytes, as before Go 1.22, and not two.
+    /// Whether `nelems` and `freeindex` have eight bytes each, as before Go 1.22, and not two.
     pub wide_counts: bool,
 }
 
@@ -104,6 +123,7 @@ pub struct Span {
 pub struct Heap {
     pub allspans: usize,
     pub sweepgen: usize,
+    pub arenas: usize,
     pub size: usize,
 }
 
@@ -129,6 +149,60 @@ pub struct Kinds {
 #[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
 pub struct Stats {
     pub numgc: usize,
+    pub last_gc_unix: usize,
+    pub pause_total_ns: usize,
+    pub pause_ns: usize,
+    pub pause_end: usize,
+    pub size: usize,
+}
+
+/// Offsets in `runtime.heapArena`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Arena {
+    pub spans: usize,
+    pub size: usize,
+}
+
+/// Offsets in `runtime.gcControllerState`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Controller {
+    pub last_heap_goal: usize,
+    pub heap_live: usize,
+    pub heap_marked: usize,
+    pub heap_in_use: usize,
+    pub heap_released: usize,
+    pub heap_free: usize,
+    pub total_alloc: usize,
+    pub total_free: usize,
+    pub mapped_ready: usize,
+    pub size: usize,
+}
+
+/// Offsets in `runtime.bucket`: its stack begins right behind the last of them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Bucket {
+    pub allnext: usize,
+    pub typ: usize,
+    pub size: usize,
+    pub nstk: usize,
+}
+
+/// Offsets in `runtime.memRecordCycle`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
+pub struct Record {
+    pub allocs: usize,
+    pub frees: usize,
+    /// Up to Go 1.26; since then the counts times the size of the site.
+    #[serde(default)]
+    pub alloc_bytes: Option<usize>,
+    /// As `alloc_bytes`.
+    #[serde(default)]
+    pub free_bytes: Option<usize>,
     pub size: usize,
 }
 

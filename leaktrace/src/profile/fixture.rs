@@ -29,6 +29,7 @@ pub(crate) fn profile() -> Profile {
         accounting: accounting(),
         sites: vec![leaking(), cache(), stripped(), churning()],
         timeline: (0..=10).map(timeline_point).collect(),
+        go: None,
     }
 }
 
@@ -44,6 +45,7 @@ pub(crate) fn empty() -> Profile {
         },
         sites: Vec::new(),
         timeline: Vec::new(),
+        go: None,
         ..profile()
     }
 }
@@ -94,6 +96,7 @@ fn timeline_point(index: u64) -> TimelinePoint {
         live_bytes: 351_376 + index * 1_265_600,
         live_count: 1210 + index * 4700,
         resident_bytes: 52_428_800 + index * 1_265_600,
+        go: None,
     }
 }
 
@@ -111,6 +114,9 @@ fn leaking() -> Site {
         why: "412 KiB/s over 30.0 s, and 51 % of the live bytes are from the older half of that time".to_owned(),
         reach: Reach::Unknown,
         held_by: None,
+        holders: Vec::new(),
+        heap: super::Heap::Native,
+        go: None,
         stack: Stack {
             whole: true,
             end: Ending::Whole,

@@ -255,6 +255,7 @@ impl Recorder {
             live_bytes,
             live_count,
             resident_bytes,
+            go: None,
         });
     }
 }

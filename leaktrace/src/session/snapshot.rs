@@ -12,7 +12,9 @@ use super::recorder::{Recorder, SiteNow, positive};
 use crate::{
     analysis::{self, Cohort, Evidence, History},
     kernel::{CounterValues, KernelError},
-    profile::{Accounting, Ending, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, Tool, Verdict, Window, cut_stacks},
+    profile::{
+        Accounting, Ending, Heap, Profile, Reach, SCHEMA, Site, Stack, TargetInfo, Tool, Verdict, Window, cut_stacks,
+    },
     symbols::{RawStack, Symbolizer, trim::trim},
     target::{AddressSpace, Era},
 };
@@ -90,6 +92,7 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
         accounting: accounting(recorder, &now, symbolizer, &sites, scene)?,
         sites,
         timeline: recorder.timeline().to_vec(),
+        go: None,
     })
 }
 
@@ -144,6 +147,9 @@ fn one_site(recorder: &Recorder, index: u32, now: &SiteNow, scene: &Scene) -> Si
         why,
         reach: Reach::Unknown,
         held_by: None,
+        holders: Vec::new(),
+        heap: Heap::Native,
+        go: None,
         stack: Stack::default(),
     }
 }

@@ -90,6 +90,7 @@ fn the_headline_says_how_sure_growth_is() {
     assert!(headline_of(|at| at * 7 % 20 * 1000).ends_with("varying too much to say whether it grows"));
     let short = Profile {
         timeline: Vec::new(),
+        go: None,
         ..fixture::profile()
     };
     assert!(headline::headline(&short).ends_with("too short to say whether it grows"));
