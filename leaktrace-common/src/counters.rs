@@ -41,6 +41,8 @@ pub enum Counter {
     LostOtherStack,
     /// Lost: a result the caller asked to be stored could not be read.
     LostUnreadable,
+    /// Lost: a span of Go's heap was handed out or given back, and could not be read or told.
+    LostSpans,
 }
 
 /// Size of the counter table.

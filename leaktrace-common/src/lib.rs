@@ -7,6 +7,7 @@
 pub mod blocks;
 pub mod counters;
 pub mod events;
+pub mod go;
 pub mod probes;
 pub mod sites;
 pub mod unwind;

@@ -33,6 +33,12 @@ pub enum CallKind {
     Leave = 12,
     /// A C++ exception is thrown (`__cxa_throw`): it may end a call that may throw.
     Throw = 13,
+    /// No call, but the place in Go's runtime where a span has been handed out to be filled with objects.
+    SpanRefilled = 14,
+    /// As `SpanRefilled`, for a span that is one large object.
+    SpanLarge = 15,
+    /// As `SpanRefilled`, where a span is given back.
+    SpanUncached = 16,
 }
 
 impl CallKind {
@@ -52,6 +58,9 @@ impl CallKind {
             11 => Self::CodeChange,
             12 => Self::Leave,
             13 => Self::Throw,
+            14 => Self::SpanRefilled,
+            15 => Self::SpanLarge,
+            16 => Self::SpanUncached,
             _ => return None,
         })
     }
@@ -68,7 +77,14 @@ impl CallKind {
     pub const fn needs_return(self) -> bool {
         !matches!(
             self,
-            Self::Release | Self::ReleaseThrough | Self::CodeChange | Self::Leave | Self::Throw
+            Self::Release
+                | Self::ReleaseThrough
+                | Self::CodeChange
+                | Self::Leave
+                | Self::Throw
+                | Self::SpanRefilled
+                | Self::SpanLarge
+                | Self::SpanUncached
         )
     }
 }

@@ -13,6 +13,7 @@ mod atomic;
 mod code;
 mod counters;
 mod free;
+mod go;
 mod inflight;
 mod live;
 mod mapping;

@@ -9,6 +9,7 @@ use leaktrace_common::{
     blocks::{Block, BlockKey, Bucket, CALL_SLOTS as CALL_SLOT_COUNT, CallSlot, Calls},
     counters::COUNTERS as COUNTER_COUNT,
     events::StackRecord,
+    go::GoLayout,
     probes::{MAX_PROBES, OWN_CODE_PROCESSES, OwnCode, ProbeSpec},
     sites::{MAX_COHORTS, SessionState, SiteEntry, SiteTotals},
     unwind::{MAX_MAPPINGS, ROWS_PER_ELEMENT, Rule, UnwindMapping},
@@ -66,6 +67,14 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_CO
 /// Records for userspace.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(16 << 20, 0);
+
+/// Where the probes in Go's runtime find what they tell, by process.
+#[map]
+pub static GO_LAYOUTS: HashMap<u32, GoLayout> = HashMap::with_max_entries(OWN_CODE_PROCESSES, BPF_F_NO_PREALLOC);
+
+/// Records of Go's heap for userspace, which reads them when many have come or when it wants to know.
+#[map]
+pub static SPANS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// A buffer to walk a stack in, with the flag that says whether a walk is using it.
 #[repr(C)]

@@ -189,7 +189,7 @@ fn probe(ctx: *mut pt_regs) -> Option<(u32, &'static ProbeSpec)> {
 }
 
 #[inline(always)]
-fn is_recording() -> bool {
+pub fn is_recording() -> bool {
     match STATE.get_ptr(0) {
         // SAFETY: a valid pointer; userspace changes the flag at any time, hence volatile.
         Some(state) => unsafe { core::ptr::read_volatile(&raw const (*state).recording) != 0 },
@@ -198,7 +198,7 @@ fn is_recording() -> bool {
 }
 
 #[inline(always)]
-fn caller() -> Caller {
+pub fn caller() -> Caller {
     let ids = bpf_get_current_pid_tgid();
     Caller {
         process: (ids >> 32) as u32,

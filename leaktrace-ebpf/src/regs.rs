@@ -54,6 +54,13 @@ pub fn returned(ctx: *const pt_regs) -> u64 {
     unsafe { (*ctx).rax }
 }
 
+/// The second argument of a Go function, at its entry.
+#[inline(always)]
+pub fn second_of_go(ctx: *const pt_regs) -> u64 {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { (*ctx).rbx }
+}
+
 /// The frame that a call has just returned to.
 #[inline(always)]
 pub fn frame(ctx: *const pt_regs) -> Registers {

@@ -62,6 +62,16 @@ impl BuildInfo {
         })
     }
 
+    /// Whether the garbage collector is the one called Green Tea: since Go 1.26, unless it was turned off; in Go 1.25 if
+    /// it was turned on.
+    pub fn has_inline_marks(&self) -> bool {
+        let has = |name: &str| self.experiments.iter().any(|experiment| experiment == name);
+        match self.minor() {
+            Some(25) => has("greenteagc"),
+            minor => minor.is_none_or(|minor| minor > 25) && !has("nogreenteagc"),
+        }
+    }
+
     /// The number behind `go1.`, if the version says one.
     pub fn minor(&self) -> Option<u32> {
         let (_, rest) = self.version.split_once("go1.")?;

@@ -61,7 +61,8 @@ pub fn wait_reasons(table: &Table, words: &Words<'_>) -> Vec<u64> {
     code.iter().filter_map(address_taken).collect()
 }
 
-fn instructions(table: &Table, words: &Words<'_>, name: &str) -> Option<Vec<Instruction>> {
+/// The instructions of a function.
+pub fn instructions(table: &Table, words: &Words<'_>, name: &str) -> Option<Vec<Instruction>> {
     let function = table.named(name)?;
     let size = function.end.checked_sub(function.start)?.min(MAX_CODE);
     let code = words.bytes(function.start, size)?;

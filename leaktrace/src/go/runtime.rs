@@ -3,14 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
-use super::bytes::u64_at;
+use super::bytes::{u32_at, u64_at};
 use super::goroutines::List;
 use super::layout::{Layout, Source};
 use super::locate::{Globals, Goroutines, wait_reasons};
 use super::memory::Memory;
 use super::program::Program;
 use super::words::Words;
-use super::{BuildInfo, ModuleData, pclntab};
+use super::{BuildInfo, HeapProbes, ModuleData, pclntab};
 use crate::target::{AddressSpace, Module};
 
 /// Most bytes taken for the tables of a program.
@@ -95,6 +95,8 @@ pub struct Runtime {
     pub reasons: Vec<String>,
     /// Its memory.
     pub memory: Memory,
+    /// Where its heap can be probed, as the file counts addresses; none if the code was not recognised.
+    pub probes: Option<HeapProbes>,
     /// Whether other files of the process are Go's too: plugins, or libraries with a runtime of their own.
     pub has_others: bool,
 }
@@ -105,6 +107,21 @@ impl Runtime {
     /// # Errors
     /// There is none, or it cannot be read or trusted.
     pub fn open(space: &AddressSpace) -> Result<Self, GoError> {
+        let runtime = Self::find(space)?;
+        runtime.check()?;
+        Ok(runtime)
+    }
+
+    /// Whether a process has a Go runtime.
+    pub fn is_in(space: &AddressSpace) -> bool {
+        find(space).is_some()
+    }
+
+    /// Finds the runtime of a process, which may not have begun to run.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn find(space: &AddressSpace) -> Result<Self, GoError> {
         let pid = space.pid;
         let (file, bias) = find(space).ok_or(GoError::NotGo(pid))?;
         let headers = file.headers();
@@ -126,7 +143,8 @@ impl Runtime {
         let arrays = wait_reasons(&program.table, &words).into_iter();
         let reasons = arrays.map(|array| read_reasons(&words, array)).max_by_key(Vec::len);
         let reasons = reasons.filter(|names| names.len() >= LEAST_REASONS).unwrap_or_default();
-        let runtime = Self {
+        Ok(Self {
+            probes: HeapProbes::find(&program.table, &words),
             table: program.table,
             globals: globals.moved_by(bias),
             reasons,
@@ -138,9 +156,30 @@ impl Runtime {
             source,
             info,
             file,
+        })
+    }
+
+    /// Checks the heap against the garbage collector's counts: each collection moves the sweep generation by two.
+    ///
+    /// # Errors
+    /// One of them was not found, or they contradict each other.
+    pub fn check_heap(&self) -> Result<(), GoError> {
+        let (Some(heap), Some(stats)) = (self.globals.heap, self.globals.stats) else {
+            return Err(self.missing("heap"));
         };
-        runtime.check()?;
-        Ok(runtime)
+        let number = |address: u64| {
+            let bytes = self.memory.bytes(address, 4).map_err(|error| self.unreadable(error))?;
+            Ok(u32_at(&bytes, 0).unwrap_or(0))
+        };
+        // Between two reads a collection may end.
+        for _ in 0..16 {
+            let generation = number(heap.wrapping_add(self.layout.mheap.sweepgen as u64))?;
+            let collections = number(stats.wrapping_add(self.layout.mstats.numgc as u64))?;
+            if collections.wrapping_mul(2) == generation {
+                return Ok(());
+            }
+        }
+        Err(self.no_proof("its heap and its garbage collector contradict each other"))
     }
 
     /// Where the list of all goroutines is.
@@ -192,7 +231,11 @@ impl Runtime {
         }
     }
 
-    fn check(&self) -> Result<(), GoError> {
+    /// Checks the list of goroutines against what else is known.
+    ///
+    /// # Errors
+    /// It cannot be read or trusted.
+    pub fn check(&self) -> Result<(), GoError> {
         let list = List::read(self)?;
         match list.objection(self)? {
             Some(what) => Err(self.unsound(what)),

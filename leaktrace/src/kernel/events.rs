@@ -5,6 +5,27 @@ use std::mem::offset_of;
 use leaktrace_common::events::{
     MappingRecord, ProcessRecord, StackEnd, StackRecord, TAG_MAPPING, TAG_PROCESS, TAG_STACK,
 };
+use leaktrace_common::go::{SpanRecord, TAG_LARGE, TAG_REFILLED, TAG_UNCACHED, UncachedRecord};
+
+/// A record of Go's heap.
+#[derive(Clone, Debug)]
+pub enum SpanEvent {
+    /// A span was handed out.
+    HandedOut(Box<SpanRecord>),
+    /// A span was given back.
+    Uncached(UncachedRecord),
+}
+
+impl SpanEvent {
+    /// Reads a record; nothing for one that is not whole or has an unknown tag.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        match u32::from_ne_bytes(*bytes.first_chunk()?) {
+            TAG_REFILLED | TAG_LARGE => Some(Self::HandedOut(Box::new(read(bytes)?))),
+            TAG_UNCACHED => Some(Self::Uncached(read(bytes)?)),
+            _ => None,
+        }
+    }
+}
 
 /// A record.
 #[derive(Clone, Debug)]

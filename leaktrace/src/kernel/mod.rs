@@ -14,7 +14,7 @@ mod tables;
 mod tracer;
 mod unwind;
 
-pub use events::Event;
+pub use events::{Event, SpanEvent};
 pub use object::Limits;
 pub use tables::CounterValues;
 pub use tracer::{AttachPoint, LoadedProgram, Tracer, Way};

@@ -18,7 +18,15 @@ pub struct Limits {
     pub sites: u32,
     /// Unwinding tables.
     pub unwind: UnwindLimits,
+    /// Whether Go's heap is traced.
+    pub go: bool,
 }
+
+/// Bytes of the buffer for records of Go's heap: ten seconds of a program that allocates half a million objects a
+/// second; and the least there can be.
+const SPANS: u32 = 32 << 20;
+const NO_SPANS: u32 = 4096;
+
 
 /// Most buckets of the near part of the live table: 128 MiB.
 const MOST_BUCKETS: u32 = 1 << 19;
@@ -52,6 +60,7 @@ pub fn create(limits: Limits, verbose: bool) -> Result<Ebpf, KernelError> {
         .map_max_entries("NEAR", limits.buckets().max(1))
         .map_max_entries("SITE_INDEX", limits.sites)
         .map_max_entries("SITES", limits.sites)
+        .map_max_entries("SPANS", if limits.go { SPANS } else { NO_SPANS })
         .map_max_entries("UNWIND_ROWS", limits.unwind.elements())
         .map_max_entries("UNWIND_PAGES", limits.unwind.pages)
         .map_max_entries("UNWIND_RULES", limits.unwind.rules)
@@ -99,6 +108,7 @@ mod tests {
             live,
             sites: 2,
             unwind: UnwindLimits::DEFAULT,
+            go: false,
         }
     }
 

@@ -20,13 +20,18 @@ const PROGRAMS: &[(&str, Role)] = &[
     ("throwing_entry", Role::Throwing),
     ("call_return", Role::Call),
     ("call_entry", Role::Call),
+    ("span_uncached", Role::SpanUncached),
+    ("span_refilled", Role::SpanRefilled),
+    ("span_large", Role::SpanLarge),
 ];
 
 /// Places every probe, and gives the links to be dropped for detaching.
 pub fn attach(ebpf: &mut Ebpf, pid: u32, points: &[AttachPoint], first: u32) -> Result<Vec<UProbeLink>, KernelError> {
     let mut links = Vec::new();
-    for (name, _) in PROGRAMS {
-        load(ebpf, name)?;
+    for (name, role) in PROGRAMS {
+        if points.iter().any(|point| point.role() == *role) {
+            load(ebpf, name)?;
+        }
     }
     for (name, role) in PROGRAMS {
         for (cookie, point) in (u64::from(first)..).zip(points).filter(|(_, p)| p.role() == *role) {

@@ -13,6 +13,7 @@ use aya::{
 use leaktrace_common::{
     blocks::{Block, CALL_SLOTS, CallSlot, Calls, TAKEN_BLOCK},
     counters::{COUNTERS, Counter},
+    go::GoLayout,
     probes::{OwnCode, ProbeSpec},
     sites::{Amount, COHORT_SLOTS, KernelLayout, MAX_COHORTS, OVERFLOW_SITE, SessionState, SiteTotals},
 };
@@ -206,6 +207,12 @@ pub fn write_specs(ebpf: &mut Ebpf, first: u32, specs: &[ProbeSpec]) -> Result<(
 pub fn write_own_code(ebpf: &mut Ebpf, process: u32, own: &OwnCode) -> Result<(), KernelError> {
     let mut table: HashMap<&mut MapData, u32, OwnCode> = open(ebpf.map_mut("OWN_CODE"), "OWN_CODE")?;
     table.insert(process, own, 0).map_err(table_error)
+}
+
+/// Says where the probes in Go's runtime find what they tell of a process.
+pub fn write_go_layout(ebpf: &mut Ebpf, process: u32, layout: &GoLayout) -> Result<(), KernelError> {
+    let mut table: HashMap<&mut MapData, u32, GoLayout> = open(ebpf.map_mut("GO_LAYOUTS"), "GO_LAYOUTS")?;
+    table.insert(process, layout, 0).map_err(table_error)
 }
 
 /// Reads all counters, summed over processors.

@@ -14,13 +14,14 @@ use aya::{
     programs::{RawTracePoint, uprobe::UProbeLink},
 };
 use leaktrace_common::{
+    go::GoLayout,
     probes::{CallKind, OwnCode, ProbeSpec},
     sites::SiteTotals,
     unwind::UnwindMapping,
 };
 
 use super::{
-    CounterValues, Event, KernelError,
+    CounterValues, Event, KernelError, SpanEvent,
     link::{self, AttachType, Points, Programs, TableFds},
     log::Lines,
     object::{self, Limits, one_line},
@@ -48,6 +49,9 @@ impl AttachPoint {
         match CallKind::from_raw(self.spec.kind) {
             Some(CallKind::Release | CallKind::ReleaseThrough) => Role::Release,
             Some(CallKind::CodeChange) => Role::Code,
+            Some(CallKind::SpanRefilled) => Role::SpanRefilled,
+            Some(CallKind::SpanLarge) => Role::SpanLarge,
+            Some(CallKind::SpanUncached) => Role::SpanUncached,
             _ if !self.spec.needs_return() => Role::Throwing,
             _ => Role::Call,
         }
@@ -65,6 +69,12 @@ pub enum Role {
     Code,
     /// A call that may throw, the end of one, or the throwing.
     Throwing,
+    /// A span of Go's heap being handed out.
+    SpanRefilled,
+    /// As `SpanRefilled`, for a large object.
+    SpanLarge,
+    /// A span of Go's heap being given back.
+    SpanUncached,
 }
 
 /// How probes are attached.
@@ -99,6 +109,7 @@ pub struct Tracer {
     table_fds: TableFds,
     lines: Lines,
     events: RingBuf<MapData>,
+    spans: RingBuf<MapData>,
     links: Vec<OwnedFd>,
     perf_links: Vec<UProbeLink>,
     probes: u32,
@@ -124,12 +135,9 @@ impl Tracer {
         let unwind = UnwindTables::map(&ebpf, limits.unwind)?;
         let table_fds = TableFds::of(&ebpf);
         let lines = Lines::of(&mut ebpf)?;
-        let events = ebpf
-            .take_map("EVENTS")
-            .ok_or_else(|| KernelError::Table("EVENTS is missing".into()))?;
+        let (events, spans) = (ring(&mut ebpf, "EVENTS")?, ring(&mut ebpf, "SPANS")?);
         watch(&mut ebpf, "thread_exit", "sched_process_exit")?;
         watch(&mut ebpf, "program_exec", "sched_process_exec")?;
-        let events = RingBuf::try_from(events).map_err(tables::table_error)?;
         Ok(Self {
             ebpf,
             tables,
@@ -137,6 +145,7 @@ impl Tracer {
             table_fds,
             lines,
             events,
+            spans,
             links: Vec::new(),
             perf_links: Vec::new(),
             probes: 0,
@@ -231,6 +240,26 @@ impl Tracer {
         None
     }
 
+    /// The next record of Go's heap, if there is one.
+    pub fn next_span(&mut self) -> Option<SpanEvent> {
+        while let Some(item) = self.spans.next() {
+            if let Some(event) = SpanEvent::parse(&item) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// Becomes readable when there are many records of Go's heap.
+    pub fn spans_fd(&self) -> BorrowedFd<'_> {
+        self.spans.as_fd()
+    }
+
+    /// Says where the probes in Go's runtime find what they tell of a process.
+    pub fn set_go_layout(&mut self, process: u32, layout: &GoLayout) -> Result<(), KernelError> {
+        tables::write_go_layout(&mut self.ebpf, process, layout)
+    }
+
     /// Becomes readable when there are records.
     pub fn events_fd(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
@@ -315,6 +344,7 @@ impl Drop for Tracer {
 }
 
 /// A program and what it is linked to.
+#[derive(Clone, Copy)]
 struct Part {
     program: &'static str,
     role: Role,
@@ -327,6 +357,16 @@ const SESSION: &[Part] = &[
     part("release_entry", Role::Release, false, AttachType::Multi),
     part("throwing_entry", Role::Throwing, false, AttachType::Multi),
     part("call_session", Role::Call, false, AttachType::Session),
+    SPANS[0],
+    SPANS[1],
+    SPANS[2],
+];
+
+/// A span that is seen being handed out must be seen when it is given back.
+const SPANS: [Part; 3] = [
+    part("span_uncached", Role::SpanUncached, false, AttachType::Multi),
+    part("span_refilled", Role::SpanRefilled, false, AttachType::Multi),
+    part("span_large", Role::SpanLarge, false, AttachType::Multi),
 ];
 
 const MULTI: &[Part] = &[
@@ -335,12 +375,24 @@ const MULTI: &[Part] = &[
     part("throwing_entry", Role::Throwing, false, AttachType::Multi),
     part("call_return", Role::Call, true, AttachType::Multi),
     part("call_entry", Role::Call, false, AttachType::Multi),
+    SPANS[0],
+    SPANS[1],
+    SPANS[2],
 ];
 
 const EMPTY_SESSION: &[Part] = &[
     part("empty_session", Role::Call, false, AttachType::Session),
     part("empty_entry", Role::Throwing, false, AttachType::Multi),
     part("empty_entry", Role::Release, false, AttachType::Multi),
+    EMPTY_SPANS[0],
+    EMPTY_SPANS[1],
+    EMPTY_SPANS[2],
+];
+
+const EMPTY_SPANS: [Part; 3] = [
+    part("empty_entry", Role::SpanUncached, false, AttachType::Multi),
+    part("empty_entry", Role::SpanRefilled, false, AttachType::Multi),
+    part("empty_entry", Role::SpanLarge, false, AttachType::Multi),
 ];
 
 const EMPTY_MULTI: &[Part] = &[
@@ -348,6 +400,9 @@ const EMPTY_MULTI: &[Part] = &[
     part("empty_entry", Role::Call, false, AttachType::Multi),
     part("empty_entry", Role::Throwing, false, AttachType::Multi),
     part("empty_entry", Role::Release, false, AttachType::Multi),
+    EMPTY_SPANS[0],
+    EMPTY_SPANS[1],
+    EMPTY_SPANS[2],
 ];
 
 const WALK: &[Part] = &[part("walk_entry", Role::Call, false, AttachType::Multi)];
@@ -380,6 +435,12 @@ fn by_file(points: &[AttachPoint], first: u32, role: Role) -> Vec<FilePoints> {
         files[index].2.push(cookie);
     }
     files
+}
+
+fn ring(ebpf: &mut Ebpf, name: &str) -> Result<RingBuf<MapData>, KernelError> {
+    let map = ebpf.take_map(name);
+    let map = map.ok_or_else(|| KernelError::Table(format!("{name} is missing")))?;
+    RingBuf::try_from(map).map_err(tables::table_error)
 }
 
 fn watch(ebpf: &mut Ebpf, program: &str, tracepoint: &str) -> Result<(), KernelError> {

@@ -30,7 +30,7 @@ pub struct GoSite {
     /// Those of them that are live: what the live numbers go by.
     pub live_samples: u64,
     /// Bytes of objects too young to be judged, an estimate: fewer than two collections have begun since they were
-    /// allocated. Not part of the live bytes.
+    /// allocated. They are part of the live bytes as far as older objects of the site have turned out to be live.
     pub young_bytes: u64,
     /// Objects of those.
     pub young_count: u64,

@@ -39,7 +39,9 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
     super::raise_file_limit();
     let mut interrupts = Interrupts::listen()?;
     let mut trace = open(settings, pid)?;
-    trace.arm()?.map_err(|nothing| refusal(&nothing, trace.process()))?;
+    if let Err(nothing) = trace.arm()? {
+        return Err(refusal(&nothing, &mut trace));
+    }
     announce(&mut trace, settings, advice(settings));
     let mut timers = Timers::start(settings);
     loop {
@@ -76,14 +78,13 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
 }
 
 /// Why nothing is traced, and what can be seen all the same.
-fn refusal(nothing: &PlanError, process: &Process) -> anyhow::Error {
-    if process.language == "go" {
-        return anyhow::anyhow!(
-            "{nothing}; Go's own allocator is not traced: for its goroutines, run leaktrace goroutines --pid {}",
-            process.pid
-        );
+fn refusal(nothing: &PlanError, trace: &mut Trace) -> anyhow::Error {
+    let notes = trace.take_notes();
+    let (process, why) = (trace.process(), notes.first());
+    match (process.language, why) {
+        ("go", Some(why)) => anyhow::anyhow!("{nothing}; {why}"),
+        _ => anyhow::anyhow!("{nothing}"),
     }
-    anyhow::anyhow!("{nothing}")
 }
 
 fn open(settings: &TraceSettings, pid: u32) -> Result<Trace> {

@@ -7,6 +7,7 @@ mod attach;
 mod clock;
 mod code;
 mod cohorts;
+mod go;
 mod goroutines;
 pub mod guard;
 mod launch;

@@ -12,10 +12,13 @@ use leaktrace_common::{
 
 use super::{
     cohorts::{Cohorts, plus},
+    go,
     ranges::Ranges,
 };
 use crate::{
     analysis::History,
+    go::heap::{Estimate, Samples, SiteEstimate},
+    go::layout,
     kernel::{CounterValues, Event, KernelError, Tracer},
     profile::TimelinePoint,
     target::Era,
@@ -60,6 +63,7 @@ pub struct Recorder {
     tracer: Tracer,
     cohorts: Cohorts,
     ranges: Ranges,
+    samples: Option<(Samples, layout::Span)>,
     sites: HashMap<u32, SiteRecord>,
     timeline: Vec<TimelinePoint>,
     followed: Followed,
@@ -79,6 +83,7 @@ impl Recorder {
             tracer,
             cohorts,
             ranges: Ranges::default(),
+            samples: None,
             sites: HashMap::new(),
             timeline: Vec::new(),
             followed: Followed::default(),
@@ -91,6 +96,27 @@ impl Recorder {
     /// The kernel side.
     pub fn tracer(&mut self) -> &mut Tracer {
         &mut self.tracer
+    }
+
+    /// Samples Go's heap from now on, at most `limit` objects that may be live; spans are described as `layout` says.
+    pub fn sample(&mut self, limit: usize, layout: layout::Span) {
+        self.samples = Some((Samples::new(limit), layout));
+    }
+
+    /// The samples of Go's heap, if it is traced.
+    pub fn samples(&mut self) -> Option<&mut Samples> {
+        self.samples.as_mut().map(|(samples, _)| samples)
+    }
+
+    /// What is known of the sites of Go's heap.
+    pub fn estimates(&self) -> HashMap<u32, SiteEstimate> {
+        let samples = self.samples.as_ref();
+        samples.map_or_else(HashMap::new, |(samples, _)| samples.sites())
+    }
+
+    /// How many samples there was no room for.
+    pub fn refused_samples(&self) -> u64 {
+        self.samples.as_ref().map_or(0, |(samples, _)| samples.refused())
     }
 
     /// Takes in all waiting records.
@@ -117,6 +143,11 @@ impl Recorder {
                 }
                 Event::Mapping(record) => self.ranges.apply(&record),
                 Event::Process(record) => self.note(&record),
+            }
+        }
+        if let Some((samples, layout)) = &mut self.samples {
+            while let Some(event) = self.tracer.next_span() {
+                go::take_in(samples, layout, &event);
             }
         }
     }
@@ -175,6 +206,14 @@ impl Recorder {
                     count: 1,
                 },
             );
+        }
+        for (index, estimate) in self.estimates() {
+            let site = sites.entry(index).or_default();
+            site.allocated = plus(site.allocated, amount(&estimate.allocated));
+            for (cohort, live) in &estimate.cohorts {
+                let slot = self.cohorts.slot_of(*cohort) as usize % COHORT_SLOTS;
+                site.live[slot] = plus(site.live[slot], amount(live));
+            }
         }
         sites
     }
@@ -257,6 +296,13 @@ impl Recorder {
             resident_bytes,
             go: None,
         });
+    }
+}
+
+fn amount(estimate: &Estimate) -> Amount {
+    Amount {
+        bytes: estimate.bytes as i64,
+        count: estimate.count as i64,
     }
 }
 

@@ -8,6 +8,7 @@ use leaktrace_common::{
     sites::{Amount, OVERFLOW_SITE},
 };
 
+use super::go::{self, GoTrace};
 use super::recorder::{Recorder, SiteNow, positive};
 use crate::{
     analysis::{self, Cohort, Evidence, History},
@@ -34,6 +35,7 @@ const LOST: &[(Counter, &str)] = &[
     (Counter::MissedFrees, "missed_frees"),
     (Counter::AbandonedCalls, "abandoned_calls"),
     (Counter::UnknownBreak, "unknown_break"),
+    (Counter::LostSpans, "spans"),
 ];
 
 /// Counters of what is no loss.
@@ -59,6 +61,8 @@ pub struct Scene<'a> {
     pub detail: Detail,
     /// Modules with an allocator that is not traced, by device and inode.
     pub untraced: &'a HashSet<(u64, u64)>,
+    /// Go's heap, of a Go program.
+    pub go: Option<&'a GoTrace>,
 }
 
 /// How much of a profile is worked out.
@@ -74,6 +78,7 @@ pub enum Detail {
 pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) -> Result<Profile, KernelError> {
     let now = recorder.now();
     let mut sites = sites(recorder, &now, scene);
+    go::describe_sites(&recorder.estimates(), &mut sites);
     symbolize(recorder, symbolizer, scene, &mut sites);
     let mut sites: Vec<Site> = sites.into_iter().map(|(_, site)| site).collect();
     sites.sort_by(|a, b| {
@@ -92,7 +97,7 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
         accounting: accounting(recorder, &now, symbolizer, &sites, scene)?,
         sites,
         timeline: recorder.timeline().to_vec(),
-        go: None,
+        go: scene.go.map(|go| go.section(recorder)),
     })
 }
 
@@ -195,6 +200,9 @@ fn accounting(
     if !scene.untraced.is_empty() {
         lost.insert("untraced_allocators".into(), scene.untraced.len() as u64);
     }
+    if recorder.refused_samples() != 0 {
+        lost.insert("samples_full".into(), recorder.refused_samples());
+    }
     let unsent = unsent(recorder, now);
     if unsent != 0 {
         lost.insert("stacks".into(), unsent);
@@ -213,7 +221,7 @@ fn accounting(
         freed_bytes: positive(allocated.bytes - live.bytes),
         live_bytes: positive(live.bytes),
         live_count: positive(live.count),
-        sample_bytes: 1,
+        sample_bytes: go::sample_bytes(&recorder.estimates()),
         complete: lost.is_empty(),
         lost,
         notes,

@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::{
     arm,
     code::{self, CodeTables},
+    go::GoTrace,
     loader,
     own_code::AllocatorCode,
     recorder::{Followed, Recorder},
@@ -20,6 +21,7 @@ use super::{
     window::{Clock, nanoseconds},
 };
 use crate::{
+    go::Runtime,
     kernel::{Limits, LoadedProgram, Tracer, UnwindLimits, Way},
     probes::plan::PlanError,
     profile::{BEGAN_UNTRACED, Exit, MAIN_THREAD_GONE, NOT_RECORDED, Profile, TargetInfo},
@@ -40,6 +42,8 @@ pub struct Trace {
     /// Modules with an allocator that is not traced.
     untraced: HashSet<(u64, u64)>,
     allocator_code: AllocatorCode,
+    /// Go's heap, of a Go program.
+    go: Option<GoTrace>,
     notes: Vec<String>,
     timings: Vec<String>,
     way: Option<Way>,
@@ -48,10 +52,12 @@ pub struct Trace {
     stacks_seen: usize,
     settled: bool,
     loader_probed: bool,
+    go_armed: bool,
     remarks: Remarks,
     followed: Instant,
     looked_at: Followed,
     events: AsyncFd<OwnedFd>,
+    spans: AsyncFd<OwnedFd>,
 }
 
 /// What a report has to say of the process besides its numbers.
@@ -74,9 +80,11 @@ impl Trace {
         let no_map = || format!("cannot read the memory map of process {pid}");
         let mut space = AddressSpace::read(pid).with_context(no_map)?;
         let unwind = UnwindLimits::fitting(code::unwinding_bytes(&space));
+        let has_go = Runtime::is_in(&space);
         let tracer = Tracer::create(
             Limits {
                 unwind,
+                go: has_go,
                 ..settings.limits
             },
             settings.verbose,
@@ -91,9 +99,14 @@ impl Trace {
         let mut recorder = Recorder::new(tracer);
         let mut symbolizer = Symbolizer::new();
         symbolizer.follow(&space);
+        let (go, notes) = open_go(&space, has_go);
+        if let Some(go) = &go {
+            recorder.sample(settings.limits.live as usize, go.runtime().layout.mspan.clone());
+        }
         Ok(Self {
             target: target_info(&process),
             events: watched(recorder.tracer().events_fd())?,
+            spans: watched(recorder.tracer().spans_fd())?,
             recorder,
             process,
             space,
@@ -102,7 +115,8 @@ impl Trace {
             armed: HashSet::new(),
             untraced: HashSet::new(),
             allocator_code: AllocatorCode::default(),
-            notes: Vec::new(),
+            go,
+            notes,
             timings: Vec::new(),
             way: settings.way,
             clock: Clock::new(),
@@ -110,6 +124,7 @@ impl Trace {
             stacks_seen: 0,
             settled: false,
             loader_probed: false,
+            go_armed: false,
             remarks: Remarks::default(),
             followed: Instant::now(),
             looked_at: Followed::default(),
@@ -123,10 +138,12 @@ impl Trace {
         self.refresh();
         self.build_tables();
         self.watch_loader();
-        let planned = match arm::plan(&self.space, &mut self.armed) {
+        let mut planned = match arm::plan(&self.space, &mut self.armed) {
             Ok(planned) => planned,
+            Err(_) if self.go.is_some() => arm::Planned::default(),
             Err(nothing) => return Ok(Err(nothing)),
         };
+        self.plan_go(&mut planned)?;
         self.allocator_code.extend(planned.own_code);
         self.place_allocator_code()?;
         if !planned.points.is_empty() {
@@ -159,6 +176,19 @@ impl Trace {
         Ok(Ok(planned.points.len()))
     }
 
+    /// Adds the probes of Go's heap, the first time.
+    fn plan_go(&mut self, planned: &mut arm::Planned) -> Result<()> {
+        let Some(go) = self.go.as_ref().filter(|_| !self.go_armed) else {
+            return Ok(());
+        };
+        let (pid, layout) = (self.process.pid, go.layout());
+        self.recorder.tracer().set_go_layout(pid, &layout)?;
+        planned.points.extend(go.points());
+        planned.allocators.push(format!("Go's heap ({}, sampled)", go.runtime().info.version));
+        self.go_armed = true;
+        Ok(())
+    }
+
     /// The process.
     pub fn process(&self) -> &Process {
         &self.process
@@ -186,7 +216,11 @@ impl Trace {
 
     /// Waits until the kernel side has something to tell.
     pub async fn events_ready(&self) {
-        if let Ok(mut ready) = self.events.readable().await {
+        let ready = tokio::select! {
+            ready = self.events.readable() => ready,
+            ready = self.spans.readable() => ready,
+        };
+        if let Ok(mut ready) = ready {
             ready.clear_ready();
         }
     }
@@ -215,6 +249,7 @@ impl Trace {
 
     /// Closes a cohort, and opens the files of new code while the process is there to show them.
     pub fn turn(&mut self) {
+        self.judge(false);
         self.measure();
         self.look_for_main_thread();
         self.follow_code();
@@ -274,6 +309,7 @@ impl Trace {
     /// Takes the probes away and settles the numbers.
     pub fn stop(&mut self) -> Result<()> {
         self.look_for_main_thread();
+        self.judge(true);
         // Names for what was seen last, while the process is there to give them.
         self.recorder.drain();
         self.follow_code();
@@ -307,9 +343,18 @@ impl Trace {
         self.target.exit = Some(exit);
     }
 
+    /// Asks which objects of Go's heap are live, if it is time for that or `now` is said.
+    fn judge(&mut self, now: bool) {
+        if let Some(go) = self.go.as_mut().filter(|go| !self.settled && (now || go.is_due())) {
+            // A process that has ended stays as it was when it was last asked.
+            let _ = go.judge(&mut self.recorder);
+        }
+    }
+
     /// The profile of this moment.
     pub fn profile(&mut self, detail: Detail) -> Result<Profile> {
         self.recorder.drain();
+        self.judge(detail == Detail::Full);
         let window = self.clock.window();
         let scene = Scene {
             target: &self.target,
@@ -318,6 +363,7 @@ impl Trace {
             min_age_ns: self.min_age_ns,
             detail,
             untraced: &self.untraced,
+            go: self.go.as_ref(),
         };
         let mut profile = snapshot::profile(&self.recorder, &mut self.symbolizer, &scene)?;
         if !self.way.is_none_or(Way::records) {
@@ -363,6 +409,17 @@ impl Trace {
         let notes = self.code.take_left_out().into_iter();
         self.notes
             .extend(notes.map(|what| format!("no room for the unwinding tables of {what}: stacks there are guessed")));
+    }
+}
+
+/// The Go runtime of a process that has one; what is to be said if it cannot be traced.
+fn open_go(space: &AddressSpace, has_go: bool) -> (Option<GoTrace>, Vec<String>) {
+    if !has_go {
+        return (None, Vec::new());
+    }
+    match GoTrace::open(space) {
+        Ok(go) => (Some(go), Vec::new()),
+        Err(error) => (None, vec![format!("Go's heap is not traced: {error}")]),
     }
 }
 

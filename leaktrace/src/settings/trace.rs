@@ -63,6 +63,7 @@ impl TraceSettings {
                 // One more, for the site of all stacks that are not kept.
                 sites: count("--max-stacks", &args.max_stacks)?.saturating_add(1),
                 unwind: UnwindLimits::DEFAULT,
+                go: false,
             },
             way: match args.attach_with {
                 AttachWay::Auto => None,

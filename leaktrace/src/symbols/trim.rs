@@ -128,12 +128,40 @@ const PREFIXES: &[&str] = &[
     "std::sys::alloc::",
 ];
 
+/// Beginnings of the names of functions of Go's runtime. They stand between the program and the memory that it asks for,
+/// as Go's own tools see it too.
+const GO_RUNTIME: &[&str] = &["runtime.", "internal/runtime/"];
+
+/// Of those, the ones that are left out also where the runtime itself asks for memory.
+const GO_ALLOCATOR: &[&str] = &[
+    "runtime.(*mcache).",
+    "runtime.mallocgc",
+    "runtime.newobject",
+    "runtime.newarray",
+    "runtime.makeslice",
+    "runtime.growslice",
+];
+
 /// Drops the leading frames that are the allocator's. If all are, the outermost stays: a stack is never empty.
 pub fn trim(stack: &mut Stack) {
+    let is_runtime = |frame: &Frame| begins_with(frame, GO_RUNTIME);
+    if stack.frames.iter().any(|frame| !is_runtime(frame)) && stack.frames.first().is_some_and(is_runtime) {
+        let leading = stack.frames.iter().take_while(|frame| is_runtime(frame)).count();
+        stack.frames.drain(..leading);
+        return;
+    }
     // What a perf map calls `malloc` need not be one.
-    let is_allocator = |frame: &Frame| frame.module != PERF_MAP && frame.function.as_deref().is_some_and(is_allocator);
+    let is_allocator = |frame: &Frame| {
+        let known = frame.function.as_deref().is_some_and(is_allocator);
+        frame.module != PERF_MAP && (known || begins_with(frame, GO_ALLOCATOR))
+    };
     let leading = stack.frames.iter().take_while(|frame| is_allocator(frame)).count();
     stack.frames.drain(..leading.min(stack.frames.len().saturating_sub(1)));
+}
+
+fn begins_with(frame: &Frame, prefixes: &[&str]) -> bool {
+    let function = frame.function.as_deref().unwrap_or_default();
+    prefixes.iter().any(|prefix| function.starts_with(prefix))
 }
 
 /// Whether a demangled function is the allocator's own.

@@ -101,6 +101,17 @@ impl ElfHeaders {
         read_at(file, section.sh_offset.get(ENDIAN), section.sh_size.get(ENDIAN), limit)
     }
 
+    /// Where in the file stands what is loaded to a virtual address.
+    pub fn file_offset(&self, address: u64) -> Option<u64> {
+        let segment = self.segments.iter().find(|segment| {
+            let inside = address.checked_sub(segment.p_vaddr.get(ENDIAN));
+            segment.p_type.get(ENDIAN) == elf::PT_LOAD
+                && inside.is_some_and(|inside| inside < segment.p_filesz.get(ENDIAN))
+        })?;
+        let inside = address - segment.p_vaddr.get(ENDIAN);
+        segment.p_offset.get(ENDIAN).checked_add(inside)
+    }
+
     /// The virtual address of what lies at `offset` of the file and is mapped with or without the right to execute.
     ///
     /// Segments that share a page are both mapped with it, so an offset can lie in two: the one with the rights of

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::go::bytes::{u16_at, u32_at, u64_at};
+use crate::go::bytes::{u16_at, u64_at};
 use crate::go::layout;
 use crate::go::memory::{Memory, Pieces};
 use crate::go::runtime::{GoError, Runtime, word};
@@ -74,7 +74,7 @@ pub struct Heap {
 impl Heap {
     /// Copies the heap of a process that runs on.
     pub fn copy(runtime: &Runtime) -> Result<Self, GoError> {
-        check(runtime)?;
+        runtime.check_heap()?;
         let spans = read_spans(runtime)?;
         let specials = read_specials(runtime, &spans)?;
         let too_large = |what| runtime.no_proof(what);
@@ -138,29 +138,6 @@ impl Heap {
         let contents = bytes.and_then(|bytes| bytes.get(start..start + span.object_size as usize));
         contents.unwrap_or_default()
     }
-}
-
-/// The heap and the collector's counts must agree: each collection moves the sweep generation by two.
-fn check(runtime: &Runtime) -> Result<(), GoError> {
-    let (Some(heap), Some(stats)) = (runtime.globals.heap, runtime.globals.stats) else {
-        return Err(runtime.missing("heap"));
-    };
-    let number = |address: u64| {
-        let bytes = runtime
-            .memory
-            .bytes(address, 4)
-            .map_err(|error| runtime.unreadable(error))?;
-        Ok(u32_at(&bytes, 0).unwrap_or(0))
-    };
-    // Between two reads a collection may end.
-    for _ in 0..16 {
-        let generation = number(heap.wrapping_add(runtime.layout.mheap.sweepgen as u64))?;
-        let collections = number(stats.wrapping_add(runtime.layout.mstats.numgc as u64))?;
-        if collections.wrapping_mul(2) == generation {
-            return Ok(());
-        }
-    }
-    Err(runtime.no_proof("its heap and its garbage collector contradict each other"))
 }
 
 fn read_spans(runtime: &Runtime) -> Result<Vec<Span>, GoError> {

@@ -1,0 +1,15 @@
+//! Go's heap by stack, by samples: one object of each span that the runtime hands out to be filled.
+//!
+//! `samples.rs` keeps the samples as the kernel side tells of spans, and is pure; `liveness.rs` asks the marks of the
+//! process's own garbage collector which of them are live. The process is never stopped, and nothing of it is changed.
+
+mod liveness;
+mod samples;
+mod span;
+
+pub use liveness::Judge;
+pub use samples::{Estimate, HandedOut, Samples, SiteEstimate, Verdict};
+pub use span::Span;
+
+/// Bytes of a page of the heap.
+pub const PAGE: u64 = 8192;

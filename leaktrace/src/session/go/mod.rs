@@ -1,0 +1,210 @@
+//! The Go side of a trace: where its heap is probed, and which of the objects sampled are live.
+
+mod section;
+
+use std::time::{Duration, Instant};
+
+use leaktrace_common::{
+    go::{GoLayout, SpanRecord, TAG_LARGE},
+    probes::{CallKind, ProbeSpec},
+};
+
+pub use self::section::{describe_sites, sample_bytes};
+use super::recorder::Recorder;
+use crate::{
+    go::{
+        GoError, HeapProbes, LayoutSource, Runtime,
+        heap::{HandedOut, Judge, Samples, Span},
+    },
+    kernel::{AttachPoint, SpanEvent},
+    profile::goroutines::GoProgram,
+    target::AddressSpace,
+};
+
+/// What the kernel side may still be writing when it is asked.
+const SETTLING: Duration = Duration::from_millis(1);
+/// Least time between two judgements, and how many times as long as one takes.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: u32 = 30;
+/// How long a program that has only begun is given before it is not believed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Go's heap in a trace.
+pub struct GoTrace {
+    runtime: Runtime,
+    probes: HeapProbes,
+    trust: Trust,
+    judged: Option<Instant>,
+    spent: Duration,
+    opened: Instant,
+}
+
+/// Whether what is read of the runtime is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trust {
+    /// It has not been checked with success yet: it may have only begun to run.
+    NotYet,
+    /// It has passed the checks.
+    Full,
+    /// It has not.
+    None(String),
+}
+
+impl GoTrace {
+    /// Finds the Go runtime of a process that has one.
+    ///
+    /// # Errors
+    /// It cannot be read, or its code was not recognised.
+    pub fn open(space: &AddressSpace) -> Result<Self, GoError> {
+        let runtime = Runtime::find(space)?;
+        let probes = runtime.probes.ok_or_else(|| runtime.missing("code that hands out memory"))?;
+        if runtime.globals.heap.is_none() {
+            return Err(runtime.missing("heap"));
+        }
+        let mut go = Self {
+            runtime,
+            probes,
+            trust: Trust::NotYet,
+            judged: None,
+            spent: Duration::ZERO,
+            opened: Instant::now(),
+        };
+        go.is_trusted();
+        Ok(go)
+    }
+
+    /// The runtime.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Where its heap is probed.
+    pub fn points(&self) -> Vec<AttachPoint> {
+        let points = [
+            (self.probes.refill, CallKind::SpanRefilled),
+            (self.probes.large, CallKind::SpanLarge),
+            (self.probes.uncache, CallKind::SpanUncached),
+        ];
+        let file = &self.runtime.file;
+        let point = |(address, kind): (u64, CallKind)| {
+            Some(AttachPoint {
+                path: file.link_path(),
+                shown_path: file.name.clone(),
+                offset: file.headers().file_offset(address)?,
+                spec: ProbeSpec {
+                    kind: kind as u32,
+                    ..ProbeSpec::default()
+                },
+            })
+        };
+        points.into_iter().filter_map(point).collect()
+    }
+
+    /// What the probes need to know.
+    pub fn layout(&self) -> GoLayout {
+        let (span, heap) = (&self.runtime.layout.mspan, self.runtime.globals.heap.unwrap_or(0));
+        GoLayout {
+            sweep_generation: heap.wrapping_add(self.runtime.layout.mheap.sweepgen as u64),
+            span_bytes: span.size as u32,
+            alloc_bits: span.alloc_bits as u32,
+            objects: span.nelems as u32,
+            wide_counts: u32::from(span.wide_counts),
+            alloc_count: span.alloc_count as u32,
+            zero: 0,
+        }
+    }
+
+    /// What a profile says of the program.
+    pub fn program(&self) -> GoProgram {
+        let runtime = &self.runtime;
+        GoProgram {
+            version: runtime.info.version.clone(),
+            experiments: runtime.info.experiments.clone(),
+            build_mode: runtime.info.build_mode.clone(),
+            layout_of: match runtime.source {
+                LayoutSource::Known => None,
+                LayoutSource::Nearest(minor) => Some(format!("go1.{minor}")),
+            },
+        }
+    }
+
+    /// Why nothing can be said of what is live, if so.
+    pub fn objection(&self) -> Option<&str> {
+        match &self.trust {
+            Trust::None(why) => Some(why),
+            Trust::NotYet | Trust::Full => None,
+        }
+    }
+
+    /// Whether enough time has passed since the last judgement, for what it takes.
+    pub fn is_due(&self) -> bool {
+        let pause = LEAST_PAUSE.max(self.spent * PAUSE);
+        self.judged.is_none_or(|judged| judged.elapsed() >= pause)
+    }
+
+    /// Asks the collector's marks which samples are live. Nothing is changed where that cannot be told now.
+    ///
+    /// # Errors
+    /// The process cannot be read: it has ended.
+    pub fn judge(&mut self, recorder: &mut Recorder) -> Result<(), GoError> {
+        if !self.is_trusted() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        recorder.drain();
+        let judge = Judge::new(&self.runtime)?;
+        if let Some(samples) = recorder.samples() {
+            let filling = samples.filling();
+            let taken = judge.taken(&filling)?;
+            for (address, taken) in filling.into_iter().zip(taken) {
+                taken.into_iter().for_each(|taken| samples.set_taken(address, taken));
+            }
+            let verdicts = judge.judge(samples)?;
+            // A place can have been taken anew before its mark was read: what told of that is here by now.
+            recorder.drain();
+            std::thread::sleep(SETTLING);
+            recorder.drain();
+            if let Some(samples) = recorder.samples() {
+                samples.apply(&verdicts);
+            }
+        }
+        self.spent = started.elapsed();
+        self.judged = Some(Instant::now());
+        Ok(())
+    }
+
+    fn is_trusted(&mut self) -> bool {
+        if self.trust == Trust::NotYet {
+            match self.runtime.check().and_then(|()| self.runtime.check_heap()) {
+                Ok(()) => self.trust = Trust::Full,
+                Err(error) if self.opened.elapsed() > PATIENCE => self.trust = Trust::None(error.to_string()),
+                Err(_) => {}
+            }
+        }
+        self.trust == Trust::Full
+    }
+}
+
+/// Takes a record of the kernel side in.
+pub fn take_in(samples: &mut Samples, layout: &crate::go::layout::Span, event: &SpanEvent) {
+    match event {
+        SpanEvent::Uncached(record) => samples.uncached(record.span, record.taken),
+        SpanEvent::HandedOut(record) => {
+            if let Some(span) = Span::parse(layout, &record.description) {
+                samples.handed_out(&handed_out(record, span));
+            }
+        }
+    }
+}
+
+fn handed_out(record: &SpanRecord, span: Span) -> HandedOut<'_> {
+    HandedOut {
+        address: record.span,
+        span,
+        bits: record.bits.get(..record.bit_words as usize).unwrap_or_default(),
+        large: record.tag == TAG_LARGE,
+        site: record.site,
+        cohort: record.cohort,
+        generation: record.sweep_generation,
+    }
+}
