@@ -12,6 +12,7 @@ mod locate;
 mod memory;
 mod moduledata;
 pub mod pclntab;
+pub mod probe_sites;
 mod program;
 pub mod reach;
 mod runtime;
