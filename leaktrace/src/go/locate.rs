@@ -61,8 +61,8 @@ pub fn wait_reasons(table: &Table, words: &Words<'_>) -> Vec<u64> {
     code.iter().filter_map(address_taken).collect()
 }
 
-/// The instructions of a function.
-pub fn instructions(table: &Table, words: &Words<'_>, name: &str) -> Option<Vec<Instruction>> {
+/// The instructions of a function; none if it is not in the table, or has no code in the file.
+pub(super) fn instructions(table: &Table, words: &Words<'_>, name: &str) -> Option<Vec<Instruction>> {
     let function = table.named(name)?;
     let size = function.end.checked_sub(function.start)?.min(MAX_CODE);
     let code = words.bytes(function.start, size)?;
@@ -146,7 +146,8 @@ fn exchanged(code: &[Instruction]) -> Option<u64> {
         .and_then(address_taken)
 }
 
-fn writes(instruction: &Instruction, register: Register) -> bool {
+/// Whether an instruction may change a register, or part of it.
+pub(super) fn writes(instruction: &Instruction, register: Register) -> bool {
     let mut factory = iced_x86::InstructionInfoFactory::new();
     let info = factory.info(instruction);
     info.used_registers().iter().any(|used| {

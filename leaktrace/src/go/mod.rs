@@ -24,7 +24,7 @@ pub use buildinfo::BuildInfo;
 pub use goroutines::{Goroutine, Snapshot, State};
 pub use layout::Source as LayoutSource;
 pub use moduledata::ModuleData;
-pub use probe_sites::HeapProbes;
+pub use probe_sites::{HeapProbes, NoProbe};
 pub use program::Program;
 pub use runtime::{GoError, Runtime};
 pub use stack::Chains;

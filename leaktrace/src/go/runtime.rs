@@ -10,7 +10,7 @@ use super::locate::{Globals, Goroutines, wait_reasons};
 use super::memory::Memory;
 use super::program::Program;
 use super::words::Words;
-use super::{BuildInfo, HeapProbes, ModuleData, pclntab};
+use super::{BuildInfo, HeapProbes, ModuleData, NoProbe, pclntab};
 use crate::target::{AddressSpace, Module};
 
 /// Most bytes taken for the tables of a program.
@@ -54,6 +54,16 @@ pub enum GoError {
         /// What does not fit.
         what: &'static str,
     },
+    /// Its heap cannot be probed.
+    #[error("the heap of process {pid} ({version}) cannot be traced: {why}")]
+    NoProbe {
+        /// The process.
+        pid: u32,
+        /// What it says its version is.
+        version: String,
+        /// Why.
+        why: NoProbe,
+    },
     /// Its heap cannot be looked through.
     #[error("the heap of process {pid} cannot be looked through for leaks: {what}; run without --leaks")]
     NoProof {
@@ -95,8 +105,8 @@ pub struct Runtime {
     pub reasons: Vec<String>,
     /// Its memory.
     pub memory: Memory,
-    /// Where its heap can be probed, as the file counts addresses; none if the code was not recognised.
-    pub probes: Option<HeapProbes>,
+    /// Where its heap can be probed, as the file counts addresses.
+    pub probes: Result<HeapProbes, NoProbe>,
     /// Whether other files of the process are Go's too: plugins, or libraries with a runtime of their own.
     pub has_others: bool,
 }

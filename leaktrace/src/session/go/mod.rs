@@ -57,7 +57,11 @@ impl GoTrace {
     /// It cannot be read, or its code was not recognised.
     pub fn open(space: &AddressSpace) -> Result<Self, GoError> {
         let runtime = Runtime::find(space)?;
-        let probes = runtime.probes.ok_or_else(|| runtime.missing("code that hands out memory"))?;
+        let probes = runtime.probes.map_err(|why| GoError::NoProbe {
+            pid: space.pid,
+            version: runtime.info.version.clone(),
+            why,
+        })?;
         if runtime.globals.heap.is_none() {
             return Err(runtime.missing("heap"));
         }
