@@ -112,7 +112,9 @@ fn handed_out<const TAG: u32>(ctx: *mut pt_regs) {
 unsafe fn fill<const TAG: u32>(record: *mut SpanRecord, span: u64, layout: &GoLayout) -> bool {
     // SAFETY: as promised; the helpers check the addresses that they read from.
     unsafe {
-        record.cast::<MaybeUninit<[u64; size_of::<SpanRecord>() / 8]>>().write(MaybeUninit::zeroed());
+        record
+            .cast::<MaybeUninit<[u64; size_of::<SpanRecord>() / 8]>>()
+            .write(MaybeUninit::zeroed());
         (*record).tag = TAG;
         (*record).span = span;
         (*record).cohort = STATE
@@ -170,6 +172,13 @@ unsafe fn read_bits(record: *mut SpanRecord, span: u64, layout: &GoLayout) -> bo
 /// the record.
 #[inline(always)]
 fn wake_up() -> u64 {
-    let (used, size) = (SPANS.query(u64::from(BPF_RB_AVAIL_DATA)), SPANS.query(u64::from(BPF_RB_RING_SIZE)));
-    u64::from(if used > size / 4 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP })
+    let (used, size) = (
+        SPANS.query(u64::from(BPF_RB_AVAIL_DATA)),
+        SPANS.query(u64::from(BPF_RB_RING_SIZE)),
+    );
+    u64::from(if used > size / 4 {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    })
 }

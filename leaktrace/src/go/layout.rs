@@ -169,6 +169,10 @@ pub struct Arena {
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "they are the names of the runtime's own fields")]
 pub struct Controller {
+    pub memory_limit: usize,
+    pub gc_percent_heap_goal: usize,
+    pub sweep_dist_min_trigger: usize,
+    pub triggered: usize,
     pub last_heap_goal: usize,
     pub heap_live: usize,
     pub heap_marked: usize,

@@ -5,6 +5,10 @@
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpAccess, OpKind, Register};
 
+mod own_profile;
+
+pub use own_profile::OwnProfile;
+
 use super::layout::Layout;
 use super::pclntab::Table;
 use super::words::Words;
@@ -23,6 +27,10 @@ pub struct Globals {
     pub stats: Option<u64>,
     /// `runtime.semtable`.
     pub semaphores: Option<u64>,
+    /// `runtime.gcController`.
+    pub controller: Option<u64>,
+    /// Go's own heap profile.
+    pub own_profile: Option<OwnProfile>,
 }
 
 /// Where the list of all goroutines is.
@@ -40,17 +48,16 @@ impl Globals {
     /// Looks for the variables of a program. `zeroed` says whether an address is that of a variable that is zero at the
     /// start.
     pub fn find(table: &Table, words: &Words<'_>, layout: &Layout, zeroed: impl Fn(u64) -> bool) -> Self {
-        let code = |name| instructions(table, words, name).unwrap_or_default();
+        let code = |name: &str| instructions(table, words, name).unwrap_or_default();
+        let start = |name| table.named(name).map(|function| function.start);
+        let refill = code("runtime.(*mcache).refill");
         Self {
             goroutines: goroutines(&code("runtime.allgadd")),
             heap: heap(&code("runtime.(*mcentral).uncacheSpan"), layout),
-            stats: stats(
-                &code("runtime.(*mcache).refill"),
-                table
-                    .named("runtime.(*consistentHeapStats).acquire")
-                    .map(|function| function.start),
-            ),
+            stats: receiver(&refill, start("runtime.(*consistentHeapStats).acquire")),
             semaphores: semaphores(&code("runtime.semacquire1"), zeroed),
+            controller: receiver(&refill, start("runtime.(*gcControllerState).update")),
+            own_profile: OwnProfile::find(code),
         }
     }
 }
@@ -94,11 +101,11 @@ fn heap(code: &[Instruction], layout: &Layout) -> Option<u64> {
     generation.checked_sub(layout.mheap.sweepgen as u64)
 }
 
-/// The heap's statistics are the first field of `memstats`: their address is what `acquire` is called with.
-fn stats(code: &[Instruction], acquire: Option<u64>) -> Option<u64> {
+/// The variable that a method is called of. For `memstats` it is its first field, the statistics of the heap.
+fn receiver(code: &[Instruction], method: Option<u64>) -> Option<u64> {
     let call = code
         .iter()
-        .position(|each| each.mnemonic() == Mnemonic::Call && Some(each.near_branch_target()) == acquire)?;
+        .position(|each| each.mnemonic() == Mnemonic::Call && Some(each.near_branch_target()) == method)?;
     let before = code.get(..call)?.iter().rev().take(4);
     before
         .filter(|each| each.op0_register() == Register::RAX)

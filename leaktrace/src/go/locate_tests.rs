@@ -36,6 +36,12 @@ fn variables_are_found_where_the_symbols_have_them() {
                 heap: Some(address("runtime.mheap_")),
                 stats: Some(address("runtime.memstats")),
                 semaphores: Some(address("runtime.semtable")),
+                controller: Some(address("runtime.gcController")),
+                own_profile: Some(OwnProfile {
+                    buckets: address("runtime.mbuckets"),
+                    rate: address("runtime.MemProfileRate"),
+                    disabled: Some(address("runtime.disableMemoryProfiling")),
+                }),
             };
             assert_eq!(found, expected, "{go:?} {mode}");
             assert!(wait_reasons(&program.table, &words).contains(&address("runtime.waitReasonStrings")));
@@ -51,5 +57,6 @@ fn code_that_is_something_else_gives_nothing() {
     let layout = Layout::of(None).unwrap().0;
     assert_eq!(goroutines(&code), None);
     assert_eq!(heap(&code, layout), None);
-    assert_eq!((stats(&code, Some(0)), semaphores(&code, |_| true)), (None, None));
+    assert_eq!((receiver(&code, Some(0)), semaphores(&code, |_| true)), (None, None));
+    assert_eq!(OwnProfile::find(|_| code.clone()), None);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::bytes::{u32_at, u64_at};
 use super::goroutines::List;
 use super::layout::{Layout, Source};
-use super::locate::{Globals, Goroutines, wait_reasons};
+use super::locate::{Globals, Goroutines, OwnProfile, wait_reasons};
 use super::memory::Memory;
 use super::program::Program;
 use super::words::Words;
@@ -313,6 +313,12 @@ impl Globals {
             heap: self.heap.map(moved),
             stats: self.stats.map(moved),
             semaphores: self.semaphores.map(moved),
+            controller: self.controller.map(moved),
+            own_profile: self.own_profile.map(|found| OwnProfile {
+                buckets: moved(found.buckets),
+                rate: moved(found.rate),
+                disabled: found.disabled.map(moved),
+            }),
         }
     }
 }

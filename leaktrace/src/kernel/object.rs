@@ -27,7 +27,6 @@ pub struct Limits {
 const SPANS: u32 = 32 << 20;
 const NO_SPANS: u32 = 4096;
 
-
 /// Most buckets of the near part of the live table: 128 MiB.
 const MOST_BUCKETS: u32 = 1 << 19;
 /// Fewer live blocks than this need no near part.

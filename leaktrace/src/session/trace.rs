@@ -184,7 +184,9 @@ impl Trace {
         let (pid, layout) = (self.process.pid, go.layout());
         self.recorder.tracer().set_go_layout(pid, &layout)?;
         planned.points.extend(go.points());
-        planned.allocators.push(format!("Go's heap ({}, sampled)", go.runtime().info.version));
+        planned
+            .allocators
+            .push(format!("Go's heap ({}, sampled)", go.runtime().info.version));
         self.go_armed = true;
         Ok(())
     }
@@ -348,6 +350,9 @@ impl Trace {
         if let Some(go) = self.go.as_mut().filter(|go| !self.settled && (now || go.is_due())) {
             // A process that has ended stays as it was when it was last asked.
             let _ = go.judge(&mut self.recorder);
+            let objection = go.take_objection().into_iter();
+            self.notes
+                .extend(objection.map(|why| format!("which objects of Go's heap are live cannot be told: {why}")));
         }
     }
 

@@ -126,7 +126,11 @@ impl<'a> Judge<'a> {
             return Ok(None);
         }
         let arena = |page: u64| page.wrapping_sub(ARENA_BASE) / ARENA;
-        let mut arenas: Vec<u64> = pages.iter().map(|&page| arena(page)).filter(|&at| at < ARENAS).collect();
+        let mut arenas: Vec<u64> = pages
+            .iter()
+            .map(|&page| arena(page))
+            .filter(|&at| at < ARENAS)
+            .collect();
         arenas.dedup();
         arenas.sort_unstable();
         arenas.dedup();

@@ -40,7 +40,10 @@ fn the_first_free_place_is_the_sample_and_stands_for_all_until_the_span_is_given
     assert_eq!(addresses(&samples), [0x10000 + 4 * SIZE]);
     samples.uncached(0xdead_0000 + 0x10000, 104);
     let sites = samples.sites();
-    assert_eq!((sites[&7].allocated.count, sites[&7].allocated.bytes), (100, 100 * SIZE));
+    assert_eq!(
+        (sites[&7].allocated.count, sites[&7].allocated.bytes),
+        (100, 100 * SIZE)
+    );
     assert_eq!((sites[&7].young.count, sites[&7].live.count), (100, 0));
     // What comes later of a span that nobody fills is none of ours.
     samples.uncached(0xdead_0000 + 0x10000, 128);
@@ -104,7 +107,10 @@ fn verdicts_are_for_the_sample_they_were_made_for() {
     samples.apply(&[(0x10000, second, Verdict::Young), (0x9999, 1, Verdict::Live)]);
     assert_eq!(samples.sites()[&2].young.count, 1);
     samples.apply(&[(0x10000, second, Verdict::Live)]);
-    assert_eq!((samples.sites()[&2].live.count, samples.live_objects(9)[&2].len()), (1, 1));
+    assert_eq!(
+        (samples.sites()[&2].live.count, samples.live_objects(9)[&2].len()),
+        (1, 1)
+    );
     samples.apply(&[(0x10000, second, Verdict::Dead)]);
     assert_eq!(addresses(&samples), Vec::<u64>::new());
     // It was allocated all the same.
@@ -119,10 +125,16 @@ fn the_young_are_expected_to_survive_as_their_elders_did() {
         samples.uncached(0xdead_0000 + 0x10000 + 0x2000 * index, 100);
     }
     let known: Vec<(u64, u64)> = samples.pending().map(|(address, one)| (address, one.number)).collect();
-    samples.apply(&[(known[0].0, known[0].1, Verdict::Live), (known[1].0, known[1].1, Verdict::Dead)]);
+    samples.apply(&[
+        (known[0].0, known[0].1, Verdict::Live),
+        (known[1].0, known[1].1, Verdict::Dead),
+    ]);
     // Two of four are judged, one of them is live: of the two others one can be expected to be.
     let site = &samples.sites()[&1];
-    assert_eq!((site.live.count, site.young.count, site.allocated.count), (200, 200, 400));
+    assert_eq!(
+        (site.live.count, site.young.count, site.allocated.count),
+        (200, 200, 400)
+    );
     assert_eq!((site.live.samples, site.cohorts[&3].count), (1, 200));
 }
 

@@ -46,8 +46,8 @@ enum Trust {
     NotYet,
     /// It has passed the checks.
     Full,
-    /// It has not.
-    None(String),
+    /// It has not; why, until that was said.
+    None(Option<String>),
 }
 
 impl GoTrace {
@@ -132,10 +132,10 @@ impl GoTrace {
         }
     }
 
-    /// Why nothing can be said of what is live, if so.
-    pub fn objection(&self) -> Option<&str> {
-        match &self.trust {
-            Trust::None(why) => Some(why),
+    /// Why nothing can be said of what is live, if so; once.
+    pub fn take_objection(&mut self) -> Option<String> {
+        match &mut self.trust {
+            Trust::None(why) => why.take(),
             Trust::NotYet | Trust::Full => None,
         }
     }
@@ -181,7 +181,7 @@ impl GoTrace {
         if self.trust == Trust::NotYet {
             match self.runtime.check().and_then(|()| self.runtime.check_heap()) {
                 Ok(()) => self.trust = Trust::Full,
-                Err(error) if self.opened.elapsed() > PATIENCE => self.trust = Trust::None(error.to_string()),
+                Err(error) if self.opened.elapsed() > PATIENCE => self.trust = Trust::None(Some(error.to_string())),
                 Err(_) => {}
             }
         }

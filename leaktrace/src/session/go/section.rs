@@ -39,17 +39,31 @@ fn describe(estimate: &SiteEstimate, site: &mut Site) {
 
 /// What is said instead of a verdict that was made as if every object were seen.
 fn caution(estimate: &SiteEstimate, verdict: Verdict) -> Option<(Verdict, String)> {
-    let (all, live, young) = (estimate.allocated.samples, estimate.live.samples, estimate.young.samples);
+    let (all, live, young) = (
+        estimate.allocated.samples,
+        estimate.live.samples,
+        estimate.young.samples,
+    );
     if all <= young {
         let why = "what it has allocated is too young to be judged: fewer than two collections have begun since";
         return Some((Verdict::Unknown, why.to_owned()));
     }
     if live == 0 && verdict == Verdict::Churn {
-        return Some((Verdict::Churn, format!("of {} objects sampled none is live, and {young} are too young to be judged", units::number(all))));
+        return Some((
+            Verdict::Churn,
+            format!(
+                "of {} objects sampled none is live, and {young} are too young to be judged",
+                units::number(all)
+            ),
+        ));
     }
     let says_something = matches!(verdict, Verdict::Growing | Verdict::Leak | Verdict::Stable);
-    (says_something && live < FEWEST_SAMPLES)
-        .then(|| (Verdict::Unknown, format!("too little to say: only {live} of the objects sampled are live")))
+    (says_something && live < FEWEST_SAMPLES).then(|| {
+        (
+            Verdict::Unknown,
+            format!("too little to say: only {live} of the objects sampled are live"),
+        )
+    })
 }
 
 /// Mean bytes between two samples; 1 where nothing is sampled, and every block is seen.
