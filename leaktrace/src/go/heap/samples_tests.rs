@@ -145,8 +145,8 @@ fn the_error_falls_with_the_number_of_samples() {
         (0..samples).for_each(|_| estimate.add(100, SIZE));
         estimate.error().unwrap()
     };
-    assert!((estimate(1) - 1.637).abs() < 0.001, "{}", estimate(1));
-    assert!((estimate(100) - 0.1637).abs() < 0.0001, "{}", estimate(100));
+    assert!((estimate(1) - 2.455).abs() < 0.001, "{}", estimate(1));
+    assert!((estimate(100) - 0.2455).abs() < 0.0001, "{}", estimate(100));
     assert_eq!(Estimate::default().error(), None);
 }
 

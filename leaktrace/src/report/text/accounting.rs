@@ -1,21 +1,44 @@
 //! Totals and everything lost, on one line, in plain words. Pure.
 
-use crate::profile::{Accounting, BEGAN_UNTRACED, MAIN_THREAD_GONE};
+use super::golang;
+use crate::profile::{Accounting, BEGAN_UNTRACED, MAIN_THREAD_GONE, Profile};
 use crate::report::label;
 use crate::units::{count, number, percent, size};
 
 /// The line.
-pub(super) fn line(accounting: &Accounting) -> String {
+pub(super) fn line(profile: &Profile) -> String {
+    let accounting = &profile.accounting;
     format!(
-        "{} ({}), {} ({}); {}{}{}",
-        count(accounting.allocations, "allocation"),
-        size(accounting.allocated_bytes),
-        count(accounting.frees, "free"),
-        size(accounting.freed_bytes),
+        "{}; {}{}{}",
+        totals(profile),
         lost(accounting),
         stacks(accounting),
         notes(accounting),
     )
+}
+
+/// What was allocated and freed; of Go's heap, what is garbage, as nobody frees there.
+fn totals(profile: &Profile) -> String {
+    let all = &profile.accounting;
+    let go = profile.go.as_ref();
+    let of_go = go.map_or((0, 0, 0, 0), |go| {
+        let garbage = go.allocated_count.saturating_sub(go.live_count);
+        let garbage_bytes = go.allocated_bytes.saturating_sub(go.live_bytes);
+        (go.allocated_count, go.allocated_bytes, garbage, garbage_bytes)
+    });
+    let native = format!(
+        "{} ({}), {} ({})",
+        count(all.allocations.saturating_sub(of_go.0), "allocation"),
+        size(all.allocated_bytes.saturating_sub(of_go.1)),
+        count(all.frees.saturating_sub(of_go.2), "free"),
+        size(all.freed_bytes.saturating_sub(of_go.3)),
+    );
+    let Some(go) = go else { return native };
+    let golang = golang::totals(go);
+    match all.allocations > of_go.0 {
+        true => format!("{native}; {golang}"),
+        false => golang,
+    }
 }
 
 /// How many stacks were unwound to their end; nothing where that was not counted.
@@ -147,6 +170,16 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
         "mapping_event" => ("mapping", "mappings", " that found the event buffer full"),
         "process_event" => ("process event", "process events", " that found the event buffer full"),
         "deferred_stacks" => ("stack", "stacks", " sent later, the event buffer being full"),
+        "spans" => (
+            "span",
+            "spans",
+            " of Go's heap that could not be told (what is live may be too much)",
+        ),
+        "samples_full" => (
+            "sample",
+            "samples",
+            " of Go's heap that found no room (raise --max-live)",
+        ),
         "stacks" => ("stack", "stacks", " that found the event buffer full"),
         "scratch" => ("call", "calls", " without room to walk the stack"),
         "threads_full" => ("call", "calls", " of threads too many to follow"),
@@ -186,11 +219,18 @@ fn words(key: &str) -> Option<(&'static str, &'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::CutStacks;
+    use crate::profile::{CutStacks, GoHeap, fixture};
+
+    fn said(accounting: Accounting) -> String {
+        line(&Profile {
+            accounting,
+            ..fixture::empty()
+        })
+    }
 
     fn with(lost: &[(&str, u64)], notes: &[(&str, u64)]) -> String {
         let map = |entries: &[(&str, u64)]| entries.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect();
-        line(&Accounting {
+        said(Accounting {
             lost: map(lost),
             notes: map(notes),
             complete: lost.is_empty(),
@@ -270,8 +310,35 @@ mod tests {
     }
 
     #[test]
+    fn nobody_frees_on_go_s_heap_and_what_a_native_one_does_stands_apart() {
+        let mut profile = fixture::empty();
+        profile.go = Some(GoHeap {
+            allocated_count: 1000,
+            allocated_bytes: 64_000,
+            live_count: 400,
+            live_bytes: 25_600,
+            ..GoHeap::default()
+        });
+        profile.accounting = Accounting {
+            allocations: 1000,
+            allocated_bytes: 64_000,
+            frees: 600,
+            freed_bytes: 38_400,
+            complete: true,
+            ..Accounting::default()
+        };
+        let go = "about 1,000 objects (62.5 KiB) allocated on Go's heap, 37.5 KiB of it garbage; nothing lost";
+        assert_eq!(line(&profile), go);
+        profile.accounting.allocations += 5;
+        profile.accounting.allocated_bytes += 500;
+        profile.accounting.frees += 2;
+        profile.accounting.freed_bytes += 200;
+        assert_eq!(line(&profile), format!("5 allocations (500 B), 2 frees (200 B); {go}"));
+    }
+
+    #[test]
     fn a_loss_without_a_reason_is_not_hidden() {
-        let line = line(&Accounting {
+        let line = said(Accounting {
             complete: false,
             ..Accounting::default()
         });

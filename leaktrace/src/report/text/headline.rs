@@ -1,5 +1,6 @@
 //! The sentence that matters: how much is outstanding, how fast it grows, how sure that is. Pure.
 
+use super::golang;
 use crate::analysis::{Point, Trend, trend};
 use crate::profile::{NOT_RECORDED, Profile, Site, Verdict};
 use crate::units;
@@ -12,7 +13,10 @@ pub(super) fn headline(profile: &Profile) -> String {
         return format!("Nothing was recorded in {after}: the handlers did nothing (--attach-with empty)");
     }
     if accounting.live_count == 0 {
-        return nothing(accounting.allocations, &after);
+        return match &profile.go {
+            Some(go) if go.young_count > 0 => golang::nothing_yet(go, &after),
+            _ => nothing(accounting.allocations, &after),
+        };
     }
     let sites = profile.sites.iter().filter(|site| site.live_count > 0).count() as u64;
     let proven = leaked(profile).map(|leaked| format!("; {leaked}")).unwrap_or_default();
@@ -32,7 +36,9 @@ pub(super) fn cautions(profile: &Profile) -> Vec<String> {
     if !accounting.complete {
         cautions.push("Incomplete: events were lost (see the end), so that true numbers may differ".to_owned());
     }
-    if accounting.sample_bytes > 1 {
+    if let Some(go) = &profile.go {
+        cautions.extend(golang::cautions(go));
+    } else if accounting.sample_bytes > 1 {
         let interval = units::size(accounting.sample_bytes);
         cautions.push(format!(
             "Estimated: one block per {interval} allocated was looked at, on average"

@@ -7,6 +7,7 @@ use super::{Report, View, wrap::wrapped};
 use crate::profile::Profile;
 
 mod accounting;
+mod golang;
 mod headline;
 pub(super) mod paint;
 mod sites;
@@ -25,7 +26,7 @@ impl Report for TextReport {
         writeln!(out, "{}", paint.faint(&target::line(profile)))?;
         sites::write(profile, view, out)?;
         writeln!(out)?;
-        wrapped(&accounting::line(&profile.accounting), width(view), "  ")
+        wrapped(&accounting::line(profile), width(view), "  ")
             .iter()
             .try_for_each(|line| writeln!(out, "{line}"))?;
         Ok(())

@@ -4,13 +4,33 @@ use std::io::{self, Write};
 
 use super::paint::Paint;
 use super::stack;
-use crate::profile::{Profile, Reach, Site, Verdict};
+use crate::profile::{Heap, Profile, Reach, Site, Verdict};
 use crate::report::{View, label, wrap::wrapped};
 use crate::units;
 
-/// Writes the sites that the view shows, and a line on those that it does not.
+/// Writes the sites that the view shows, and a line on those that it does not: those of each heap apart, where there are
+/// two.
 pub(super) fn write(profile: &Profile, view: &View, out: &mut dyn Write) -> io::Result<()> {
-    let mut sites: Vec<&Site> = profile.sites.iter().filter(|site| site.live_count > 0).collect();
+    let of = |heap: Heap| -> Vec<&Site> {
+        let live = profile.sites.iter().filter(|site| site.live_count > 0);
+        live.filter(|site| site.heap == heap).collect()
+    };
+    let heaps = [("Go's heap", of(Heap::Go)), ("Native heap", of(Heap::Native))];
+    let are_both = heaps.iter().all(|(_, sites)| !sites.is_empty());
+    for (name, sites) in heaps {
+        if are_both {
+            let bytes = sites
+                .iter()
+                .fold(0_u64, |sum, site| sum.saturating_add(site.live_bytes));
+            let line = format!("{name}: {}", units::size(bytes));
+            writeln!(out, "\n{}", Paint(view.colour).bold(&line))?;
+        }
+        write_heap(sites, profile, view, out)?;
+    }
+    Ok(())
+}
+
+fn write_heap(mut sites: Vec<&Site>, profile: &Profile, view: &View, out: &mut dyn Write) -> io::Result<()> {
     sites.sort_by_key(|site| std::cmp::Reverse(site.live_bytes));
     let large = sites
         .iter()
@@ -63,6 +83,10 @@ fn numbers(site: &Site, total: u64) -> String {
         .estimate_error
         .map(|error| format!(" ±{}", units::percent(error, 1.0)))
         .unwrap_or_default();
+    let error = match &site.go {
+        Some(go) => format!("{error} ({})", units::count(go.live_samples, "sample")),
+        None => error,
+    };
     format!(
         "{}{error} in {}, {}{}{}",
         units::size(site.live_bytes),
