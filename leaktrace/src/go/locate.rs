@@ -118,7 +118,7 @@ fn semaphores(code: &[Instruction], zeroed: impl Fn(u64) -> bool) -> Option<u64>
 }
 
 /// The address of what an instruction loads, `size` bytes, into a register.
-fn load(instruction: &Instruction, size: usize) -> Option<u64> {
+pub(super) fn load(instruction: &Instruction, size: usize) -> Option<u64> {
     let is_load = instruction.mnemonic() == Mnemonic::Mov && instruction.op0_kind() == OpKind::Register;
     (is_load && instruction.is_ip_rel_memory_operand() && instruction.memory_size().size() == size)
         .then(|| instruction.ip_rel_memory_address())

@@ -6,6 +6,7 @@
 
 mod buildinfo;
 pub mod bytes;
+mod cgo;
 mod goroutines;
 pub mod heap;
 pub mod layout;

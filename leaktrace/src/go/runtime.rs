@@ -10,7 +10,7 @@ use super::locate::{Globals, Goroutines, OwnProfile, wait_reasons};
 use super::memory::Memory;
 use super::program::Program;
 use super::words::Words;
-use super::{BuildInfo, HeapProbes, ModuleData, NoProbe, pclntab};
+use super::{BuildInfo, HeapProbes, ModuleData, NoProbe, cgo, pclntab};
 use crate::target::{AddressSpace, Module};
 
 /// Most bytes taken for the tables of a program.
@@ -107,6 +107,8 @@ pub struct Runtime {
     pub memory: Memory,
     /// Where its heap can be probed, as the file counts addresses.
     pub probes: Result<HeapProbes, NoProbe>,
+    /// Code in C through which the runtime maps memory for itself, as the file counts addresses.
+    pub mapping_code: Vec<(u64, u64)>,
     /// Whether other files of the process are Go's too: plugins, or libraries with a runtime of their own.
     pub has_others: bool,
 }
@@ -155,6 +157,7 @@ impl Runtime {
         let reasons = reasons.filter(|names| names.len() >= LEAST_REASONS).unwrap_or_default();
         Ok(Self {
             probes: HeapProbes::find(&program.table, &words),
+            mapping_code: cgo::mapping_code(&program.table, &words),
             table: program.table,
             globals: globals.moved_by(bias),
             reasons,

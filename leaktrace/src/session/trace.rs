@@ -184,6 +184,7 @@ impl Trace {
         let (pid, layout) = (self.process.pid, go.layout());
         self.recorder.tracer().set_go_layout(pid, &layout)?;
         planned.points.extend(go.points());
+        planned.own_code.extend(go.own_code());
         planned
             .allocators
             .push(format!("Go's heap ({}, sampled)", go.runtime().info.version));

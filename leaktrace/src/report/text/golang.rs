@@ -10,7 +10,7 @@ pub(super) fn cautions(go: &GoHeap) -> Vec<String> {
     }
     let interval = units::size(go.allocated_bytes / go.samples);
     let mut cautions = vec![format!(
-        "Go's heap is estimated from {} sampled, one per {interval}; nine in ten true values lie within ±",
+        "Go's heap is estimated from {} sampled, one per {interval}; nine of ten true values lie within ±",
         units::count(go.samples, "object"),
     )];
     let young = units::percent(go.young_bytes as f64, go.allocated_bytes as f64);

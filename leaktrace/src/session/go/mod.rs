@@ -104,6 +104,12 @@ impl GoTrace {
         points.into_iter().filter_map(point).collect()
     }
 
+    /// Code that maps memory for the runtime, which is not the program's: the file, and virtual addresses of it.
+    pub fn own_code(&self) -> impl Iterator<Item = ((u64, u64), (u64, u64))> + '_ {
+        let file = self.runtime.file.identity;
+        self.runtime.mapping_code.iter().map(move |&range| (file, range))
+    }
+
     /// What the probes need to know.
     pub fn layout(&self) -> GoLayout {
         let (span, heap) = (&self.runtime.layout.mspan, self.runtime.globals.heap.unwrap_or(0));
