@@ -20,7 +20,7 @@ pub const BIT_WORDS: usize = 16;
 pub struct GoLayout {
     /// Address of `runtime.mheap_.sweepgen`.
     pub sweep_generation: u64,
-    /// Bytes of a `runtime.mspan`, at most [`MAX_SPAN_BYTES`].
+    /// Bytes of a `runtime.mspan` that are looked at, at most [`MAX_SPAN_BYTES`].
     pub span_bytes: u32,
     /// Offset of its `allocBits`.
     pub alloc_bits: u32,

@@ -117,6 +117,26 @@ pub struct Span {
     pub wide_counts: bool,
 }
 
+impl Span {
+    /// Bytes up to the last field that says what is in a span. Those behind it may not have been touched yet, and lie in
+    /// memory that is not there before it is.
+    pub fn needed(&self) -> usize {
+        let words = [
+            self.start_addr,
+            self.npages,
+            self.nelems,
+            self.freeindex,
+            self.elemsize,
+            self.alloc_bits,
+        ];
+        let last = words
+            .into_iter()
+            .chain([self.mark_bits, self.alloc_count, self.sweepgen, self.state])
+            .max();
+        last.unwrap_or(0) + 8
+    }
+}
+
 /// Offsets in `runtime.mheap`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[expect(missing_docs, reason = "they are the names of the runtime's own fields")]

@@ -115,7 +115,7 @@ impl GoTrace {
         let (span, heap) = (&self.runtime.layout.mspan, self.runtime.globals.heap.unwrap_or(0));
         GoLayout {
             sweep_generation: heap.wrapping_add(self.runtime.layout.mheap.sweepgen as u64),
-            span_bytes: span.size as u32,
+            span_bytes: span.needed() as u32,
             alloc_bits: span.alloc_bits as u32,
             objects: span.nelems as u32,
             wide_counts: u32::from(span.wide_counts),
