@@ -12,6 +12,7 @@ pub mod layout;
 mod locate;
 mod memory;
 mod moduledata;
+mod moment;
 pub mod pclntab;
 mod probe_sites;
 mod program;
@@ -24,6 +25,7 @@ pub use buildinfo::BuildInfo;
 pub use goroutines::{Goroutine, Snapshot, State};
 pub use layout::Source as LayoutSource;
 pub use moduledata::ModuleData;
+pub use moment::{Moment, Pause};
 pub use probe_sites::{HeapProbes, NoProbe};
 pub use program::Program;
 pub use runtime::{GoError, Runtime};
@@ -38,5 +40,7 @@ pub fn shown(name: &[u8]) -> String {
 
 #[cfg(test)]
 pub(crate) mod test_programs;
+#[cfg(test)]
+pub(crate) mod test_told;
 #[cfg(test)]
 mod tests;
