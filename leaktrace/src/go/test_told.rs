@@ -26,7 +26,7 @@ pub struct Told {
 }
 
 /// One answer: numbers by the word that they follow, and of those that occur again and again all.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Answer {
     numbers: HashMap<String, Vec<Vec<u64>>>,
 }
@@ -70,6 +70,20 @@ impl Told {
             answer = self.answer();
         }
         answer
+    }
+
+    /// Reads what must be compared with an answer, while nothing happens: between two answers that are the same.
+    pub fn while_quiet<T>(&mut self, read: impl Fn() -> T) -> (Answer, T) {
+        let mut before = self.ask("t");
+        for _ in 0..200 {
+            let value = read();
+            let after = self.ask("t");
+            if before == after {
+                return (after, value);
+            }
+            before = after;
+        }
+        panic!("it never comes to rest: {before:?}");
     }
 
     fn answer(&mut self) -> Answer {
