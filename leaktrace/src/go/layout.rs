@@ -157,11 +157,13 @@ pub struct Special {
     pub size: usize,
 }
 
-/// Numbers of the runtime's source (`_KindSpecialProfile`).
+/// Numbers of the runtime's source (`_KindSpecialProfile`, `memoryLimitHeapGoalHeadroomPercent`).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Kinds {
     /// A special that only says that the object is in the heap profile's sample.
     pub profile: u8,
+    /// How much of what a memory limit allows the collector leaves free, in hundredths; 0 before it did so.
+    pub headroom_percent: u64,
 }
 
 /// Offsets in `runtime.mstats`.

@@ -12,7 +12,9 @@ pub mod heap;
 pub mod layout;
 mod locate;
 mod memory;
+mod memory_parts;
 mod moduledata;
+mod moment;
 pub mod pclntab;
 mod probe_sites;
 mod program;
@@ -24,7 +26,9 @@ mod words;
 pub use buildinfo::BuildInfo;
 pub use goroutines::{Goroutine, Snapshot, State};
 pub use layout::Source as LayoutSource;
+pub use memory_parts::memory_parts;
 pub use moduledata::ModuleData;
+pub use moment::{Moment, Pause};
 pub use probe_sites::{HeapProbes, NoProbe};
 pub use program::Program;
 pub use runtime::{GoError, Runtime};
@@ -39,5 +43,7 @@ pub fn shown(name: &[u8]) -> String {
 
 #[cfg(test)]
 pub(crate) mod test_programs;
+#[cfg(test)]
+pub(crate) mod test_told;
 #[cfg(test)]
 mod tests;

@@ -72,6 +72,18 @@ pub enum GoError {
         /// Why.
         what: &'static str,
     },
+    /// A part of it does not fit together, where the rest does.
+    #[error("the {part} of process {pid} ({version}) cannot be read: {what}")]
+    Refused {
+        /// The process.
+        pid: u32,
+        /// What it says its version is.
+        version: String,
+        /// Which part.
+        part: &'static str,
+        /// What does not fit.
+        what: &'static str,
+    },
     /// It ended, or may not be read.
     #[error("cannot read the memory of process {pid}: {source}")]
     Unreadable {
@@ -231,6 +243,16 @@ impl Runtime {
     pub fn no_proof(&self, what: &'static str) -> GoError {
         GoError::NoProof {
             pid: self.memory.pid,
+            what,
+        }
+    }
+
+    /// An error of a part that cannot be believed.
+    pub fn refused(&self, part: &'static str, what: &'static str) -> GoError {
+        GoError::Refused {
+            pid: self.memory.pid,
+            version: self.info.version.clone(),
+            part,
             what,
         }
     }

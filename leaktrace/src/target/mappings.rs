@@ -95,7 +95,8 @@ pub fn parse_mappings(text: &[u8]) -> Option<Vec<Mapping>> {
         .collect()
 }
 
-fn parse_line(line: &[u8]) -> Option<Mapping> {
+/// One line of the list; `None` if it is malformed.
+pub(super) fn parse_line(line: &[u8]) -> Option<Mapping> {
     let mut fields = line.splitn(6, |&byte| byte == b' ');
     let (start, end) = parse_pair(fields.next()?, b'-')?;
     let flags = fields.next()?;

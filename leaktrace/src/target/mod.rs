@@ -15,6 +15,7 @@ pub mod module;
 pub mod perf_map;
 mod printable;
 pub mod process;
+pub mod resident;
 pub mod space;
 #[cfg(test)]
 pub(crate) mod test_programs;
