@@ -20,7 +20,7 @@ use crate::{
     go::heap::{Estimate, Samples, SiteEstimate},
     go::layout,
     kernel::{CounterValues, Event, KernelError, Tracer},
-    profile::TimelinePoint,
+    profile::{GoMoment, TimelinePoint},
     target::Era,
 };
 
@@ -163,7 +163,7 @@ impl Recorder {
     }
 
     /// Closes a cohort and takes every site's live bytes down in its history.
-    pub fn turn(&mut self, now_ns: u64, resident_bytes: u64) {
+    pub fn turn(&mut self, now_ns: u64, resident_bytes: u64, go: Option<GoMoment>) {
         self.drain();
         self.turn_cohorts(now_ns);
         let mut total = Amount::default();
@@ -174,7 +174,7 @@ impl Recorder {
                 site.history.push(now_ns, positive(live.bytes));
             }
         }
-        self.push_point(now_ns, total, resident_bytes);
+        self.push_point(now_ns, total, resident_bytes, go);
     }
 
     /// Totals of every site, mappings included.
@@ -280,7 +280,7 @@ impl Recorder {
         }
     }
 
-    fn push_point(&mut self, at_ns: u64, live: Amount, resident_bytes: u64) {
+    fn push_point(&mut self, at_ns: u64, live: Amount, resident_bytes: u64, go: Option<GoMoment>) {
         if self.timeline.len() >= MAX_TIMELINE {
             let mut keep = false;
             self.timeline.retain(|_| {
@@ -294,7 +294,7 @@ impl Recorder {
             live_bytes,
             live_count,
             resident_bytes,
-            go: None,
+            go,
         });
     }
 }

@@ -155,6 +155,9 @@ impl Trace {
             self.clock.begin();
             self.way = Some(way);
             self.recorder.tracer().set_recording(true);
+            if let Some(go) = self.go.as_mut().filter(|go| !go.has_begun()) {
+                go.begin();
+            }
             let (probes, took) = (planned.points.len(), started.elapsed());
             self.timings
                 .push(format!("attached {probes} probes by {way:?} in {took:.1?}"));
@@ -313,6 +316,9 @@ impl Trace {
     pub fn stop(&mut self) -> Result<()> {
         self.look_for_main_thread();
         self.judge(true);
+        if let Some(go) = &mut self.go {
+            go.look_around(&self.space);
+        }
         // Names for what was seen last, while the process is there to give them.
         self.recorder.drain();
         self.follow_code();
@@ -395,7 +401,8 @@ impl Trace {
 
     fn measure(&mut self) {
         let resident = self.process.resident_bytes().unwrap_or(0);
-        self.recorder.turn(nanoseconds(self.clock.elapsed()), resident);
+        let go = self.go.as_mut().and_then(GoTrace::moment);
+        self.recorder.turn(nanoseconds(self.clock.elapsed()), resident, go);
     }
 
     fn place_allocator_code(&mut self) -> Result<()> {

@@ -13,11 +13,12 @@ pub use self::section::{describe_sites, sample_bytes};
 use super::recorder::Recorder;
 use crate::{
     go::{
-        GoError, HeapProbes, LayoutSource, Runtime,
+        GoError, HeapProbes, LayoutSource, Moment, Runtime,
         heap::{HandedOut, Judge, Samples, Span},
+        memory_parts,
     },
     kernel::{AttachPoint, SpanEvent},
-    profile::goroutines::GoProgram,
+    profile::{GoMoment, MemoryPart, goroutines::GoProgram},
     target::AddressSpace,
 };
 
@@ -37,6 +38,11 @@ pub struct GoTrace {
     judged: Option<Instant>,
     spent: Duration,
     opened: Instant,
+    /// The runtime when the trace began, and when it was last looked at.
+    first: Option<Moment>,
+    last: Option<Moment>,
+    /// Where the process's resident memory was at the end.
+    memory: Vec<MemoryPart>,
 }
 
 /// Whether what is read of the runtime is believed.
@@ -72,6 +78,9 @@ impl GoTrace {
             judged: None,
             spent: Duration::ZERO,
             opened: Instant::now(),
+            first: None,
+            last: None,
+            memory: Vec::new(),
         };
         go.is_trusted();
         Ok(go)
@@ -181,6 +190,37 @@ impl GoTrace {
         self.spent = started.elapsed();
         self.judged = Some(Instant::now());
         Ok(())
+    }
+
+    /// Whether the trace has begun.
+    pub fn has_begun(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// The trace begins: what the runtime counts is counted from here. One that cannot be read has only begun to run.
+    pub fn begin(&mut self) {
+        if self.moment().is_none() {
+            self.first = Some(Moment::default());
+        }
+    }
+
+    /// What the runtime says of itself now; nothing where that cannot be read.
+    pub fn moment(&mut self) -> Option<GoMoment> {
+        if !self.is_trusted() {
+            return None;
+        }
+        let moment = Moment::read(&self.runtime).ok()?;
+        self.first.get_or_insert_with(|| moment.clone());
+        let told = moment.told(None);
+        self.last = Some(moment);
+        Some(told)
+    }
+
+    /// Takes down what is only looked at in the end, while the process is there to be read.
+    pub fn look_around(&mut self, space: &AddressSpace) {
+        if self.is_trusted() {
+            self.memory = memory_parts(space, &self.runtime).unwrap_or_default();
+        }
     }
 
     fn is_trusted(&mut self) -> bool {

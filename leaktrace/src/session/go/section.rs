@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use crate::{
-    go::heap::{Estimate, SiteEstimate},
+    go::{
+        Moment,
+        heap::{Estimate, SiteEstimate},
+    },
     profile::{GoHeap, GoSite, Heap, Site, Verdict},
     session::recorder::Recorder,
     units,
@@ -77,6 +80,12 @@ fn total(estimates: &HashMap<u32, SiteEstimate>, part: impl Fn(&SiteEstimate) ->
 }
 
 impl GoTrace {
+    /// By how much one of the runtime's counts has grown since the trace began.
+    fn since(&self, count: impl Fn(&Moment) -> u64) -> Option<u64> {
+        let (first, last) = (self.first.as_ref()?, self.last.as_ref()?);
+        Some(count(last).saturating_sub(count(first)))
+    }
+
     /// The Go part of a profile.
     pub fn section(&self, recorder: &Recorder) -> GoHeap {
         let estimates = recorder.estimates();
@@ -94,7 +103,11 @@ impl GoTrace {
             young_bytes: young.bytes,
             young_count: young.count,
             estimate_error: live.error().or(allocated.error()),
-            ..GoHeap::default()
+            collections: self.since(|moment| moment.collections).unwrap_or(0),
+            counted_bytes: self.since(|moment| moment.allocated_bytes),
+            moment: self.last.as_ref().map(|last| last.told(None)),
+            own_profile: None,
+            memory: self.memory.clone(),
         }
     }
 }
