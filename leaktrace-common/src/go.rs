@@ -51,6 +51,10 @@ pub struct SpanRecord {
     pub sweep_generation: u32,
     /// How many of `bits` are filled.
     pub bit_words: u32,
+    /// Thread id in the initial namespace.
+    pub thread: u32,
+    /// Always zero.
+    pub zero: u32,
     /// Address of the span's description.
     pub span: u64,
     /// The description.
@@ -59,7 +63,7 @@ pub struct SpanRecord {
     /// free. Nothing for a large object.
     pub bits: [u64; BIT_WORDS],
 }
-plain!(SpanRecord, 32 + MAX_SPAN_BYTES + 8 * BIT_WORDS);
+plain!(SpanRecord, 40 + MAX_SPAN_BYTES + 8 * BIT_WORDS);
 
 /// A span is given back, filled or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,5 +77,9 @@ pub struct UncachedRecord {
     pub span: u64,
     /// How many of its places are taken.
     pub taken: u64,
+    /// Thread id in the initial namespace.
+    pub thread: u32,
+    /// Always zero.
+    pub zero: u32,
 }
-plain!(UncachedRecord, 24);
+plain!(UncachedRecord, 32);

@@ -51,11 +51,14 @@ pub extern "C" fn span_uncached(ctx: *mut c_void) -> u32 {
         bump(Counter::LostSpans);
         return 0;
     };
+    let caller = programs::caller();
     let record = UncachedRecord {
         tag: TAG_UNCACHED,
-        process: programs::caller().process,
+        process: caller.process,
         span,
         taken: u64::from(taken),
+        thread: caller.thread,
+        zero: 0,
     };
     if SPANS.output::<UncachedRecord>(record, wake_up()).is_err() {
         bump(Counter::LostSpans);
@@ -95,6 +98,7 @@ fn handed_out<const TAG: u32>(ctx: *mut pt_regs) {
         // SAFETY: as above.
         unsafe {
             (*entry.as_mut_ptr()).process = process;
+            (*entry.as_mut_ptr()).thread = programs::caller().thread;
             (*entry.as_mut_ptr()).site = site;
         }
         entry.submit(wake_up());

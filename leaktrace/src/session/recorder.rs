@@ -301,8 +301,8 @@ impl Recorder {
 
 fn amount(estimate: &Estimate) -> Amount {
     Amount {
-        bytes: estimate.bytes as i64,
-        count: estimate.count as i64,
+        bytes: estimate.bytes() as i64,
+        count: estimate.count() as i64,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Samples of the objects of Go's heap. Pure.
 //!
 //! A span is handed out to be filled, and is given back. The object at its first free place is allocated at once, and
-//! its stack is known: it is the sample, and stands for all objects that are allocated until the span is given back.
+//! its stack is known: it is the sample. For how many objects it stands, [`Weights`] knows.
 //!
 //! Objects that no collection has judged yet are taken to survive as the others of their site have, in the same part.
 //!
@@ -10,14 +10,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Span;
+use super::weights::{Filled, Id, Weights};
+use super::{Estimate, Span};
 
-/// Half the width of the interval that holds nine of ten values of a normal distribution, in standard deviations.
-const NINE_OF_TEN: f64 = 1.645;
-/// By how much the error of these samples is larger than that of samples drawn by lot. They are not: what a program
-/// allocates follows a pattern, and the first object after a collection is often of the same kind. Measured with programs
-/// that count what they allocate.
-const DESIGN_EFFECT: f64 = 1.5;
+/// Cohorts that stay open besides the newest: their spans may still be being filled.
+const OPEN_COHORTS: u32 = 10;
 
 /// A span that was handed out.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +27,9 @@ pub struct HandedOut<'a> {
     pub bits: &'a [u64],
     /// Whether it is one large object.
     pub large: bool,
-    /// Whose stack asked for it.
+    /// The thread that asked for it.
+    pub thread: u32,
+    /// Whose stack that was.
     pub site: u32,
     /// Label of the cohort.
     pub cohort: u32,
@@ -39,30 +38,30 @@ pub struct HandedOut<'a> {
 }
 
 /// A sampled object that may be live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sample {
     /// First byte of its span.
     pub base: u64,
     /// Bytes of an object.
     pub object_size: u64,
-    /// Index of its site.
-    pub site: u32,
-    /// Label of its cohort.
-    pub cohort: u32,
     /// The heap's sweep generation when it was allocated.
     pub generation: u32,
-    /// How many objects it stands for.
-    pub weight: u64,
     /// Tells it from others that were at the same address.
     pub number: u64,
+    site: u32,
+    cohort: u32,
     /// Whether it has been seen to be live; else it is too young to be judged.
-    pub is_live: bool,
+    is_live: bool,
+    weight: Weight,
 }
 
-impl Sample {
-    fn bytes(&self) -> u64 {
-        self.weight.saturating_mul(self.object_size)
-    }
+/// For how many objects a sample stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Weight {
+    /// That depends on others of its cohort.
+    Open(Id),
+    /// So many.
+    Settled(f64),
 }
 
 /// What the garbage collector's marks say of a sample.
@@ -74,71 +73,6 @@ pub enum Verdict {
     Young,
     /// Garbage, or already gone.
     Dead,
-}
-
-/// An estimate of objects and bytes, and what it goes by.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Estimate {
-    /// Objects.
-    pub count: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// Samples.
-    pub samples: u64,
-    /// What the variance of the bytes is estimated at.
-    variance: f64,
-}
-
-/// What a sample that stands for `weight` objects adds to the variance of their bytes: one object is seen itself, and
-/// each was to be seen with a chance of one in `weight` (Horvitz and Thompson). Nothing, where every object is seen.
-fn variance(weight: u64, object_size: u64) -> f64 {
-    let (weight, size) = (weight as f64, object_size as f64);
-    weight * (weight - 1.0) * size * size
-}
-
-impl Estimate {
-    /// Half the width of the interval in which the truth lies in nine cases of ten, relative to the estimate; none
-    /// without samples.
-    pub fn error(&self) -> Option<f64> {
-        (self.bytes > 0).then(|| NINE_OF_TEN * DESIGN_EFFECT * self.variance.max(0.0).sqrt() / self.bytes as f64)
-    }
-
-    /// Both together.
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            count: self.count.saturating_add(other.count),
-            bytes: self.bytes.saturating_add(other.bytes),
-            samples: self.samples.saturating_add(other.samples),
-            variance: self.variance + other.variance,
-        }
-    }
-
-    /// What can be expected of it where only a part is what it should be.
-    fn part(self, part: f64) -> Self {
-        Self {
-            count: (self.count as f64 * part).round() as u64,
-            bytes: (self.bytes as f64 * part).round() as u64,
-            samples: 0,
-            variance: self.variance * part,
-        }
-    }
-
-    fn add(&mut self, weight: u64, object_size: u64) {
-        *self = self.plus(Self {
-            count: weight,
-            bytes: weight.saturating_mul(object_size),
-            samples: 1,
-            variance: variance(weight, object_size),
-        });
-    }
-
-    /// Of one sample that counted `before`: it stands for `after` objects.
-    fn change(&mut self, before: u64, after: u64, object_size: u64) {
-        let (old, new) = (before.saturating_mul(object_size), after.saturating_mul(object_size));
-        self.count = self.count.saturating_sub(before).saturating_add(after);
-        self.bytes = self.bytes.saturating_sub(old).saturating_add(new);
-        self.variance += variance(after, object_size) - variance(before, object_size);
-    }
 }
 
 /// What is known of a site.
@@ -156,23 +90,24 @@ pub struct SiteEstimate {
 }
 
 impl SiteEstimate {
-    fn add(&mut self, sample: &Sample) {
+    fn add(&mut self, sample: &Sample, weight: f64) {
         let (all, by_cohort) = match sample.is_live {
             true => (&mut self.live, &mut self.cohorts),
             false => (&mut self.young, &mut self.young_cohorts),
         };
-        all.add(sample.weight, sample.object_size);
+        let seen = Estimate::of(weight, sample.object_size);
+        *all = all.plus(seen);
         let cohort = by_cohort.entry(sample.cohort).or_default();
-        cohort.add(sample.weight, sample.object_size);
+        *cohort = cohort.plus(seen);
     }
 
-    /// Counts the young ones as live in the part in which those that were judged are. Their samples are none.
+    /// Counts the young ones as live in the part in which those that were judged are.
     fn expect(&mut self) {
-        let judged = self.allocated.bytes.saturating_sub(self.young.bytes);
+        let judged = self.allocated.bytes().saturating_sub(self.young.bytes());
         if judged == 0 {
             return;
         }
-        let part = (self.live.bytes as f64 / judged as f64).min(1.0);
+        let part = (self.live.bytes() as f64 / judged as f64).min(1.0);
         for (label, young) in std::mem::take(&mut self.young_cohorts) {
             let expected = young.part(part);
             self.live = self.live.plus(expected);
@@ -187,12 +122,11 @@ impl SiteEstimate {
 struct Filling {
     /// Address of the sample, and its number.
     sample: (u64, u64),
-    site: u32,
-    object_size: u64,
-    /// How many places were taken before.
+    id: Id,
+    filled: Filled,
+    /// How many places were taken before, and how many there are.
     before: u64,
-    /// For how many objects the sample counts so far.
-    weight: u64,
+    places: u64,
 }
 
 /// All samples.
@@ -200,7 +134,10 @@ struct Filling {
 pub struct Samples {
     pending: BTreeMap<u64, Sample>,
     filling: HashMap<u64, Filling>,
-    allocated: HashMap<u32, Estimate>,
+    /// Classes of the spans that threads have given back last because they were full.
+    full: HashMap<u32, u8>,
+    weights: Weights,
+    newest: u32,
     limit: usize,
     next: u64,
     refused: u64,
@@ -212,7 +149,9 @@ impl Samples {
         Self {
             pending: BTreeMap::new(),
             filling: HashMap::new(),
-            allocated: HashMap::new(),
+            full: HashMap::new(),
+            weights: Weights::default(),
+            newest: 0,
             limit,
             next: 0,
             refused: 0,
@@ -221,6 +160,7 @@ impl Samples {
 
     /// Takes in that a span was handed out.
     pub fn handed_out(&mut self, event: &HandedOut<'_>) {
+        self.settle(event.cohort);
         let span = &event.span;
         let is_taken = |index: u64| bit(event.bits, index);
         self.drop_gone(span, event.large, is_taken);
@@ -230,19 +170,11 @@ impl Samples {
         };
         let Some(index) = free else { return };
         let address = span.base + index * span.object_size;
-        // The least there is: its own.
-        self.allocated.entry(event.site).or_default().add(1, span.object_size);
         self.next += 1;
-        if !event.large {
-            let filling = Filling {
-                sample: (address, self.next),
-                site: event.site,
-                object_size: span.object_size,
-                before: span.taken,
-                weight: 1,
-            };
-            self.filling.insert(event.address, filling);
-        }
+        let weight = match event.large {
+            true => self.add_large(event),
+            false => self.add_filling(event, address),
+        };
         if self.pending.len() >= self.limit {
             self.refused += 1;
             return;
@@ -250,20 +182,53 @@ impl Samples {
         let sample = Sample {
             base: span.base,
             object_size: span.object_size,
+            generation: event.generation,
+            number: self.next,
             site: event.site,
             cohort: event.cohort,
-            generation: event.generation,
-            weight: 1,
-            number: self.next,
             is_live: false,
+            weight,
         };
         self.pending.insert(address, sample);
     }
 
-    /// Takes in that the span described at `address` was given back with `taken` places taken.
-    pub fn uncached(&mut self, address: u64, taken: u64) {
+    /// Every large object is seen.
+    fn add_large(&mut self, event: &HandedOut<'_>) -> Weight {
+        let seen = Estimate::of(1.0, event.span.object_size);
+        self.weights.add_settled(event.site, seen);
+        Weight::Settled(1.0)
+    }
+
+    fn add_filling(&mut self, event: &HandedOut<'_>, address: u64) -> Weight {
+        let span = &event.span;
+        let filled = Filled {
+            cohort: event.cohort,
+            class: span.class,
+            site: event.site,
+            object_size: span.object_size,
+            // The runtime gives a full span back and takes the next one at once, in the same thread.
+            regular: self.full.remove(&event.thread) == Some(span.class),
+            objects: 1,
+        };
+        let id = self.weights.add(filled);
+        let filling = Filling {
+            sample: (address, self.next),
+            id,
+            filled,
+            before: span.taken,
+            places: span.objects,
+        };
+        self.filling.insert(event.address, filling);
+        Weight::Open(id)
+    }
+
+    /// Takes in that `thread` gave back the span described at `address`, with `taken` places taken.
+    pub fn uncached(&mut self, address: u64, taken: u64, thread: u32) {
         self.set_taken(address, taken);
-        self.filling.remove(&address);
+        self.full.remove(&thread);
+        if let Some(filling) = self.filling.remove(&address).filter(|filling| taken >= filling.places) {
+            self.full.insert(thread, filling.filled.class);
+        }
     }
 
     /// Takes in that the span described at `address`, which is being filled, has `taken` places taken by now.
@@ -272,15 +237,13 @@ impl Samples {
             return;
         };
         // The place of the sample itself is taken before anything else can happen to the span.
-        let weight = taken.saturating_sub(filling.before).max(1);
-        let before = std::mem::replace(&mut filling.weight, weight);
-        let (filling, pending) = (*filling, &mut self.pending);
-        if let Some(allocated) = self.allocated.get_mut(&filling.site) {
-            allocated.change(before, weight, filling.object_size);
-        }
+        let objects = taken.saturating_sub(filling.before).max(1);
+        let more = objects as f64 - filling.filled.objects as f64;
+        let is_settled = self.weights.set_objects(filling.id, objects, &mut filling.filled);
         let (address, number) = filling.sample;
-        if let Some(sample) = pending.get_mut(&address).filter(|sample| sample.number == number) {
-            sample.weight = weight;
+        let sample = self.pending.get_mut(&address).filter(|sample| sample.number == number);
+        if let Some(Weight::Settled(weight)) = sample.filter(|_| is_settled).map(|sample| &mut sample.weight) {
+            *weight += more;
         }
     }
 
@@ -302,49 +265,69 @@ impl Samples {
     /// Takes in verdicts: of the sample at an address, if it is still the one with that number.
     pub fn apply(&mut self, verdicts: &[(u64, u64, Verdict)]) {
         for &(address, number, verdict) in verdicts {
-            let Some(sample) = self.pending.get_mut(&address).filter(|sample| sample.number == number) else {
-                continue;
-            };
-            match verdict {
-                Verdict::Live => sample.is_live = true,
-                Verdict::Young => {}
-                Verdict::Dead => drop(self.pending.remove(&address)),
+            let sample = self.pending.get_mut(&address);
+            match (sample.filter(|sample| sample.number == number), verdict) {
+                (Some(sample), Verdict::Live) => sample.is_live = true,
+                (Some(_), Verdict::Dead) => drop(self.pending.remove(&address)),
+                (_, Verdict::Young) | (None, _) => {}
             }
         }
     }
 
     /// What is known of each site.
     pub fn sites(&self) -> HashMap<u32, SiteEstimate> {
-        let mut sites: HashMap<u32, SiteEstimate> = self
-            .allocated
-            .iter()
-            .map(|(&site, &allocated)| {
-                let estimate = SiteEstimate {
-                    allocated,
-                    ..SiteEstimate::default()
-                };
-                (site, estimate)
-            })
-            .collect();
+        let allocated = self.weights.allocated().into_iter().map(|(site, allocated)| {
+            let estimate = SiteEstimate {
+                allocated,
+                ..SiteEstimate::default()
+            };
+            (site, estimate)
+        });
+        let mut sites: HashMap<u32, SiteEstimate> = allocated.collect();
+        let open = self.weights.open();
         for sample in self.pending.values() {
-            sites.entry(sample.site).or_default().add(sample);
+            let weight = sample.objects(&open);
+            sites.entry(sample.site).or_default().add(sample, weight);
         }
         sites.values_mut().for_each(SiteEstimate::expect);
         sites
     }
 
-    /// Addresses of the objects of each site that are live, the largest first; at most `most` of each.
+    /// Addresses of the objects of each site that are live, those that stand for most first; at most `most` of each.
     pub fn live_objects(&self, most: usize) -> HashMap<u32, Vec<u64>> {
-        let mut live: Vec<(u64, &Sample)> = self.pending().filter(|(_, sample)| sample.is_live).collect();
-        live.sort_by_key(|(_, sample)| std::cmp::Reverse(sample.bytes()));
+        let open = self.weights.open();
+        let live = self.pending().filter(|(_, sample)| sample.is_live);
+        let mut live: Vec<(u64, u32, f64)> = live
+            .map(|(address, sample)| (address, sample.site, sample.objects(&open)))
+            .collect();
+        live.sort_by(|a, b| b.2.total_cmp(&a.2));
         let mut objects: HashMap<u32, Vec<u64>> = HashMap::new();
-        for (address, sample) in live {
-            let of_site = objects.entry(sample.site).or_default();
+        for (address, site, _) in live {
+            let of_site = objects.entry(site).or_default();
             if of_site.len() < most {
                 of_site.push(address);
             }
         }
         objects
+    }
+
+    /// A cohort has begun: those long before it stay as they are.
+    fn settle(&mut self, cohort: u32) {
+        if cohort <= self.newest {
+            return;
+        }
+        self.newest = cohort;
+        let weights = self.weights.settle_before(cohort.saturating_sub(OPEN_COHORTS));
+        if weights.is_empty() {
+            return;
+        }
+        for sample in self.pending.values_mut() {
+            if let Weight::Open(id) = sample.weight
+                && let Some(&weight) = weights.get(&id.key())
+            {
+                sample.weight = Weight::Settled(weight);
+            }
+        }
     }
 
     /// Drops what is not there any more, now that `span` is handed out.
@@ -361,6 +344,16 @@ impl Samples {
             .collect();
         for address in gone {
             self.pending.remove(&address);
+        }
+    }
+}
+
+impl Sample {
+    /// For how many objects it stands, given the weights that are not settled.
+    fn objects(&self, open: &HashMap<(u32, usize), f64>) -> f64 {
+        match self.weight {
+            Weight::Settled(weight) => weight,
+            Weight::Open(id) => open.get(&id.key()).copied().unwrap_or(1.0),
         }
     }
 }

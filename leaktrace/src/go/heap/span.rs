@@ -20,6 +20,8 @@ pub struct Span {
     pub bytes: u64,
     /// Bytes of an object.
     pub object_size: u64,
+    /// Number of the size, and whether the objects can hold pointers (`runtime.spanClass`).
+    pub class: u8,
     /// How many objects there is room for.
     pub objects: u64,
     /// Places below this one are taken.
@@ -45,6 +47,7 @@ impl Span {
             base: u64_at(bytes, layout.start_addr)?,
             bytes: u64_at(bytes, layout.npages)?.checked_mul(PAGE)?,
             object_size: u64_at(bytes, layout.elemsize)?,
+            class: *bytes.get(layout.spanclass)?,
             objects: count(layout.nelems)?,
             free_index: count(layout.freeindex)?,
             taken: u64::from(u16_at(bytes, layout.alloc_count)?),

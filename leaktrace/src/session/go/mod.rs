@@ -238,7 +238,7 @@ impl GoTrace {
 /// Takes a record of the kernel side in.
 pub fn take_in(samples: &mut Samples, layout: &crate::go::layout::Span, event: &SpanEvent) {
     match event {
-        SpanEvent::Uncached(record) => samples.uncached(record.span, record.taken),
+        SpanEvent::Uncached(record) => samples.uncached(record.span, record.taken, record.thread),
         SpanEvent::HandedOut(record) => {
             if let Some(span) = Span::parse(layout, &record.description) {
                 samples.handed_out(&handed_out(record, span));
@@ -253,6 +253,7 @@ fn handed_out(record: &SpanRecord, span: Span) -> HandedOut<'_> {
         span,
         bits: record.bits.get(..record.bit_words as usize).unwrap_or_default(),
         large: record.tag == TAG_LARGE,
+        thread: record.thread,
         site: record.site,
         cohort: record.cohort,
         generation: record.sweep_generation,

@@ -32,8 +32,8 @@ fn describe(estimate: &SiteEstimate, site: &mut Site) {
     site.go = Some(GoSite {
         samples: estimate.allocated.samples,
         live_samples: estimate.live.samples,
-        young_bytes: estimate.young.bytes,
-        young_count: estimate.young.count,
+        young_bytes: estimate.young.bytes(),
+        young_count: estimate.young.count(),
     });
     if let Some((verdict, why)) = caution(estimate, site.verdict) {
         (site.verdict, site.why) = (verdict, why);
@@ -72,7 +72,7 @@ fn caution(estimate: &SiteEstimate, verdict: Verdict) -> Option<(Verdict, String
 /// Mean bytes between two samples; 1 where nothing is sampled, and every block is seen.
 pub fn sample_bytes(estimates: &HashMap<u32, SiteEstimate>) -> u64 {
     let all = total(estimates, |site| site.allocated);
-    all.bytes.checked_div(all.samples).map_or(1, |mean| mean.max(1))
+    all.bytes().checked_div(all.samples).map_or(1, |mean| mean.max(1))
 }
 
 fn total(estimates: &HashMap<u32, SiteEstimate>, part: impl Fn(&SiteEstimate) -> Estimate) -> Estimate {
@@ -96,12 +96,12 @@ impl GoTrace {
             program: self.program(),
             samples: allocated.samples,
             live_samples: live.samples,
-            allocated_bytes: allocated.bytes,
-            allocated_count: allocated.count,
-            live_bytes: live.bytes,
-            live_count: live.count,
-            young_bytes: young.bytes,
-            young_count: young.count,
+            allocated_bytes: allocated.bytes(),
+            allocated_count: allocated.count(),
+            live_bytes: live.bytes(),
+            live_count: live.count(),
+            young_bytes: young.bytes(),
+            young_count: young.count(),
             estimate_error: live.error().or(allocated.error()),
             collections: self.since(|moment| moment.collections).unwrap_or(0),
             counted_bytes: self.since(|moment| moment.allocated_bytes),

@@ -1,0 +1,234 @@
+//! For how many objects each sample stands. Pure.
+//!
+//! A sample stands for all objects that were put into its span while it was being filled. But a collection takes all spans
+//! back, and the first object after it is often one that a piece of work begins with: taken for all that follow, its
+//! site would seem to allocate more than it does. So such a sample stands for itself alone, and what else was put into
+//! its span is shared out among the samples whose span was handed out because another was full: those come at any time.
+//! That is done for each size of objects and each cohort by itself, where there are enough of them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::estimate::Estimate;
+
+/// Fewer samples than this are not made to stand for what others have seen.
+const FEWEST: u64 = 4;
+
+/// A span that was handed out to be filled, and what is known of how it was filled.
+#[derive(Clone, Copy, Debug)]
+pub struct Filled {
+    /// Label of the cohort.
+    pub cohort: u32,
+    /// Which spans it stands in for: their size of objects, and whether these can hold pointers.
+    pub class: u8,
+    /// Index of the site of the sample.
+    pub site: u32,
+    /// Bytes of an object.
+    pub object_size: u64,
+    /// Whether another had been full before. If not, it is the first after a collection.
+    pub regular: bool,
+    /// How many objects were put into it.
+    pub objects: u64,
+}
+
+/// Tells a [`Filled`] from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id {
+    cohort: u32,
+    index: usize,
+}
+
+/// What the spans of one class have seen in one cohort.
+#[derive(Clone, Copy, Debug, Default)]
+struct Class {
+    regular: u64,
+    regular_objects: u64,
+    /// Objects that the samples of the other spans do not stand for.
+    others: u64,
+}
+
+/// All spans filled.
+#[derive(Debug, Default)]
+pub struct Weights {
+    open: BTreeMap<u32, Vec<Filled>>,
+    settled: HashMap<u32, Estimate>,
+}
+
+impl Weights {
+    /// Adds a span.
+    pub fn add(&mut self, filled: Filled) -> Id {
+        let of_cohort = self.open.entry(filled.cohort).or_default();
+        of_cohort.push(filled);
+        Id {
+            cohort: filled.cohort,
+            index: of_cohort.len() - 1,
+        }
+    }
+
+    /// Adds what one sample says that is no estimate.
+    pub fn add_settled(&mut self, site: u32, seen: Estimate) {
+        let settled = self.settled.entry(site).or_default();
+        *settled = settled.plus(seen);
+    }
+
+    /// So many objects are in it by now. Says whether its cohort was settled before: then its sample stands for the
+    /// difference besides, and is counted so here.
+    pub fn set_objects(&mut self, id: Id, objects: u64, last_known: &mut Filled) -> bool {
+        let before = std::mem::replace(&mut last_known.objects, objects);
+        let filled = self.open.get_mut(&id.cohort).and_then(|all| all.get_mut(id.index));
+        if let Some(filled) = filled {
+            filled.objects = objects;
+            return false;
+        }
+        let seen = |objects: u64| Estimate::of(objects as f64, last_known.object_size);
+        let settled = self.settled.entry(last_known.site).or_default();
+        *settled = settled.changed(seen(before), seen(objects));
+        true
+    }
+
+    /// For how many objects the sample of each span of the cohorts that are not settled stands.
+    pub fn open(&self) -> HashMap<(u32, usize), f64> {
+        let mut weights = HashMap::new();
+        for (&cohort, all) in &self.open {
+            let classes = classes(all);
+            let weighed = all.iter().enumerate();
+            weights.extend(weighed.map(|(index, filled)| ((cohort, index), weight(filled, &classes))));
+        }
+        weights
+    }
+
+    /// What has been allocated at each site.
+    pub fn allocated(&self) -> HashMap<u32, Estimate> {
+        let mut allocated = self.settled.clone();
+        for all in self.open.values() {
+            add(&mut allocated, all);
+        }
+        allocated
+    }
+
+    /// Settles all cohorts before this one: they stay as they are. Says for how many objects each of their samples stands.
+    pub fn settle_before(&mut self, cohort: u32) -> HashMap<(u32, usize), f64> {
+        let later = self.open.split_off(&cohort);
+        let weights = self.open();
+        for all in std::mem::replace(&mut self.open, later).values() {
+            add(&mut self.settled, all);
+        }
+        weights
+    }
+}
+
+impl Id {
+    /// As a key of [`Weights::open`].
+    pub fn key(self) -> (u32, usize) {
+        (self.cohort, self.index)
+    }
+}
+
+fn add(sums: &mut HashMap<u32, Estimate>, all: &[Filled]) {
+    let classes = classes(all);
+    for filled in all {
+        let seen = Estimate::of(weight(filled, &classes), filled.object_size);
+        let sum = sums.entry(filled.site).or_default();
+        *sum = sum.plus(seen);
+    }
+}
+
+fn classes(all: &[Filled]) -> HashMap<u8, Class> {
+    let mut classes: HashMap<u8, Class> = HashMap::new();
+    for filled in all {
+        let class = classes.entry(filled.class).or_default();
+        if filled.regular {
+            class.regular += 1;
+            class.regular_objects = class.regular_objects.saturating_add(filled.objects);
+        } else {
+            class.others = class.others.saturating_add(filled.objects.saturating_sub(1));
+        }
+    }
+    classes
+}
+
+fn weight(filled: &Filled, classes: &HashMap<u8, Class>) -> f64 {
+    let objects = filled.objects as f64;
+    match classes.get(&filled.class) {
+        Some(class) if class.regular >= FEWEST && filled.regular => {
+            objects * (1.0 + class.others as f64 / class.regular_objects as f64)
+        }
+        Some(class) if class.regular >= FEWEST => 1.0,
+        _ => objects,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(site: u32, regular: bool, objects: u64) -> Filled {
+        Filled {
+            cohort: 1,
+            class: 10,
+            site,
+            object_size: 64,
+            regular,
+            objects,
+        }
+    }
+
+    fn counts(weights: &Weights) -> Vec<(u32, u64)> {
+        let mut counts: Vec<_> = weights
+            .allocated()
+            .iter()
+            .map(|(site, one)| (*site, one.count()))
+            .collect();
+        counts.sort_unstable();
+        counts
+    }
+
+    #[test]
+    fn what_came_after_a_collection_is_shared_out_among_the_regular_ones() {
+        let mut weights = Weights::default();
+        // After each of four collections, site 1 begins; what follows is of site 2, and one in five times of site 1.
+        for _ in 0..4 {
+            weights.add(filled(1, false, 50));
+        }
+        for site in [2, 2, 1, 2, 2] {
+            weights.add(filled(site, true, 100));
+        }
+        // 196 objects more than the four seen, and 500 of regular ones: 1.392 for one.
+        assert_eq!(counts(&weights), [(1, 4 + 139), (2, 557)]);
+        let total: f64 = weights.open().values().sum();
+        assert!((total - 700.0).abs() < 1e-9, "{total}");
+    }
+
+    #[test]
+    fn few_regular_ones_are_not_made_to_stand_for_others() {
+        let mut weights = Weights::default();
+        weights.add(filled(1, false, 50));
+        weights.add(filled(2, true, 100));
+        assert_eq!(counts(&weights), [(1, 50), (2, 100)]);
+    }
+
+    #[test]
+    fn classes_and_cohorts_stand_for_themselves_and_settled_ones_stay() {
+        let mut weights = Weights::default();
+        let id = weights.add(filled(1, false, 50));
+        for _ in 0..4 {
+            weights.add(Filled {
+                cohort: 2,
+                ..filled(2, true, 100)
+            });
+            weights.add(Filled {
+                class: 11,
+                ..filled(3, true, 100)
+            });
+        }
+        assert_eq!(counts(&weights), [(1, 50), (2, 400), (3, 400)]);
+        let mut known = filled(1, false, 50);
+        assert!(!weights.set_objects(id, 60, &mut known));
+        let settled = weights.settle_before(2);
+        assert_eq!((settled.len(), settled[&id.key()]), (5, 60.0));
+        assert_eq!(counts(&weights), [(1, 60), (2, 400), (3, 400)]);
+        // One that is still being filled counts what is added.
+        assert!(weights.set_objects(id, 70, &mut known));
+        assert_eq!(counts(&weights), [(1, 70), (2, 400), (3, 400)]);
+        assert_eq!((weights.open().len(), weights.settle_before(1).len()), (4, 0));
+    }
+}
