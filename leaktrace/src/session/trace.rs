@@ -431,7 +431,10 @@ fn open_go(space: &AddressSpace, has_go: bool) -> (Option<GoTrace>, Vec<String>)
         return (None, Vec::new());
     }
     match GoTrace::open(space) {
-        Ok(go) => (Some(go), Vec::new()),
+        Ok(go) => {
+            let cautions = go.cautions();
+            (Some(go), cautions)
+        }
         Err(error) => (None, vec![format!("Go's heap is not traced: {error}")]),
     }
 }

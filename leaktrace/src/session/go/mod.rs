@@ -27,6 +27,8 @@ const SETTLING: Duration = Duration::from_millis(1);
 /// Least time between two judgements, and how many times as long as one takes.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE: u32 = 30;
+/// Experiments of Go under which objects are freed before a collection finds them dead.
+const FREEING: [&str; 2] = ["runtimefreegc", "arenas"];
 /// How long a program that has only begun is given before it is not believed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -190,6 +192,33 @@ impl GoTrace {
         self.spent = started.elapsed();
         self.judged = Some(Instant::now());
         Ok(())
+    }
+
+    /// What makes the numbers less than right, before anything is known.
+    pub fn cautions(&self) -> Vec<String> {
+        let runtime = &self.runtime;
+        let nearest = match runtime.source {
+            LayoutSource::Known => None,
+            LayoutSource::Nearest(minor) => Some(format!(
+                "the layout of {} is not known: that of go1.{minor} is used, if it stands up to the checks",
+                runtime.info.version
+            )),
+        };
+        let others = runtime.has_others.then(|| {
+            format!(
+                "the process has plugins or other libraries in Go: only the heap of {} is traced",
+                runtime.file.name
+            )
+        });
+        let freed = runtime
+            .info
+            .experiments
+            .iter()
+            .find(|name| FREEING.contains(&name.as_str()));
+        let freed = freed.map(|name| {
+            format!("the program was built with GOEXPERIMENT={name}: it takes places again unseen, so that live can be too much")
+        });
+        nearest.into_iter().chain(others).chain(freed).collect()
     }
 
     /// Whether the trace has begun.
