@@ -32,7 +32,15 @@ const RULES: &[Rule] = &[
     // The thread that follows a command speaks to the session through tokio's channel.
     Rule {
         word: "tokio",
-        rooms: &["session/", "target/launch"],
+        rooms: &["session/", "serve/", "target/launch"],
+    },
+    Rule {
+        word: "hyper",
+        rooms: &["serve/"],
+    },
+    Rule {
+        word: "hyper_util",
+        rooms: &["serve/"],
     },
     Rule {
         word: "ptrace",
@@ -53,6 +61,9 @@ const PURE: &[&str] = &[
     "unwind/",
     "units.rs",
     "settings/",
+    "serve/gate.rs",
+    "serve/index.rs",
+    "serve/route.rs",
     "go/bytes.rs",
     "go/pclntab/",
     "go/reach/mark.rs",
@@ -80,7 +91,13 @@ const BELOW: &[(&str, &[&str])] = &[
     ),
     (
         "report/",
-        &["target", "probes", "kernel", "unwind", "session", "symbols"],
+        &["target", "probes", "kernel", "unwind", "session", "symbols", "serve"],
+    ),
+    (
+        "serve/",
+        &[
+            "target", "probes", "kernel", "unwind", "session", "symbols", "go", "settings", "cli",
+        ],
     ),
     (
         "profile",

@@ -36,6 +36,11 @@ pub enum Command {
     ///
     /// Reads the process's memory and places no probes; the process is never stopped.
     Goroutines(GoroutinesArgs),
+    /// Trace a process and answer like Go's pprof endpoint: heap and allocs of any process, goroutines of a Go process.
+    ///
+    /// For `go tool pprof` and all that reads from such an endpoint, with a process that has none. Ends at Ctrl-C or with
+    /// the process.
+    Serve(ServeArgs),
     /// Print the man page (roff) or a shell's completions.
     #[command(hide = true)]
     Generate {
@@ -182,6 +187,32 @@ pub struct GoroutinesArgs {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
     /// Say on standard error how long each look took.
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Process to attach to.
+    #[arg(short, long, value_name = "PID")]
+    pub pid: u32,
+    /// Where to answer; port 0 takes any that is free. Whoever can reach the address can read the process's stacks.
+    #[arg(short, long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6060")]
+    pub listen: String,
+    /// Leave blocks younger than this out of the profiles.
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    pub min_age: String,
+    /// Most live blocks to keep; what comes beyond is counted as lost.
+    #[arg(long, value_name = "N", default_value = "4194304")]
+    pub max_live: String,
+    /// Most different stacks to keep.
+    #[arg(long, value_name = "N", default_value = "65536")]
+    pub max_stacks: String,
+    /// How to attach, for when the best way of this kernel is not wanted.
+    #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
+    pub attach_with: AttachWay,
+    /// Say more on standard error.
     #[arg(short, long)]
     pub verbose: bool,
 }

@@ -55,6 +55,9 @@ A command from its first instruction to its end:
 What a trace would do, with nothing attached:
 \fBleaktrace inspect \-\-pid 4711\fR
 .TP
+Answer like Go's pprof endpoint, for a process that has none:
+\fBsudo leaktrace serve \-\-pid 4711\fR, then \fBgo tool pprof http://127.0.0.1:6060/debug/pprof/heap\fR
+.TP
 A saved profile, later and elsewhere:
 \fBleaktrace render leaks.json \-\-metric alloc\-bytes \-o allocated.svg\fR
 "#;

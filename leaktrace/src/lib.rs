@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod probes;
 pub mod profile;
 pub mod report;
+pub mod serve;
 pub mod session;
 pub mod settings;
 pub mod symbols;

@@ -9,7 +9,7 @@ use clap::Parser as _;
 use leaktrace::{
     cli::{Cli, Command},
     generate, inspect, report, session,
-    settings::{self, GoroutinesSettings, TraceSettings, UsageError},
+    settings::{self, GoroutinesSettings, ServeSettings, TraceSettings, UsageError},
 };
 
 fn main() -> ExitCode {
@@ -22,6 +22,9 @@ fn main() -> ExitCode {
         Some(Command::Goroutines(args)) => GoroutinesSettings::new(&args)
             .map_err(|e| UsageError(e).into())
             .and_then(|settings| session::run_goroutines(&settings)),
+        Some(Command::Serve(args)) => ServeSettings::new(args)
+            .map_err(|e| UsageError(e).into())
+            .and_then(|settings| session::run_serve(&settings)),
         Some(Command::Generate { what }) => generate::generate(what),
         None => TraceSettings::new(cli.trace)
             .map_err(|e| UsageError(e).into())

@@ -20,6 +20,8 @@ mod outputs;
 mod pending;
 mod processes;
 mod programs;
+mod serve;
+mod serve_go;
 mod stacks;
 mod surviving;
 mod symbols;
@@ -51,6 +53,8 @@ fn main() {
         outputs::trials(),
         errors::trials(),
         goroutines::trials(),
+        serve::trials(),
+        serve_go::trials(),
         programs::trials(),
         oracles::trials(),
     ]

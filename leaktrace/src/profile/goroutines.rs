@@ -46,6 +46,9 @@ pub struct Goroutines {
     pub leaks: Option<Leaks>,
     /// What could not be told, by reason; no entry for what did not happen.
     pub lost: BTreeMap<String, u64>,
+    /// How far each return address of the stacks is from the beginning of its function. Not part of the contract.
+    #[serde(skip)]
+    pub offsets: BTreeMap<u64, u64>,
 }
 
 /// The Go program.
@@ -74,6 +77,9 @@ pub struct CreationSite {
     pub created_by: Vec<Frame>,
     /// The function that they run.
     pub start: String,
+    /// Where that begins. Not part of the contract.
+    #[serde(skip)]
+    pub start_address: u64,
     /// How many there are.
     pub count: u64,
     /// How many there were at the beginning.
@@ -108,6 +114,20 @@ pub struct GoroutineStack {
     pub longest_wait_ns: Option<u64>,
     /// Where they are; no frames of one that is running.
     pub stack: Stack,
+    /// Each of them. Not part of the contract.
+    #[serde(skip)]
+    pub each: Vec<Single>,
+}
+
+/// One goroutine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Single {
+    /// Its number, as in Go's own traces.
+    pub id: u64,
+    /// The least time that it has waited: since a garbage collection first saw it wait.
+    pub waited_ns: Option<u64>,
+    /// Whether it is proven to wait for ever.
+    pub leaked: bool,
 }
 
 /// Goroutines that nothing can wake: neither a variable nor a goroutine that can go on leads to what they wait for.

@@ -20,7 +20,7 @@ use crate::{
 
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub enum End {
     /// The time is up, or somebody pressed Ctrl-C.
     Asked,
     /// The process ended.
@@ -87,14 +87,14 @@ fn refusal(nothing: &PlanError, trace: &mut Trace) -> anyhow::Error {
     }
 }
 
-fn open(settings: &TraceSettings, pid: u32) -> Result<Trace> {
+pub fn open(settings: &TraceSettings, pid: u32) -> Result<Trace> {
     let process = Process::open(pid)?;
     guard::check(&process)?;
     Trace::new(settings, pid)
 }
 
 /// The trace of the program that process `pid` has become, armed as soon as its loader has mapped an allocator.
-async fn next_program(settings: &TraceSettings, pid: u32) -> Result<Trace> {
+pub async fn next_program(settings: &TraceSettings, pid: u32) -> Result<Trace> {
     let since = Instant::now();
     let mut trace = open(settings, pid)?;
     trace.set_began_untraced();
@@ -117,7 +117,7 @@ fn advice(settings: &TraceSettings) -> &'static str {
     }
 }
 
-fn say_timings(trace: &mut Trace, settings: &TraceSettings) {
+pub fn say_timings(trace: &mut Trace, settings: &TraceSettings) {
     if settings.verbose {
         trace.timings().iter().for_each(|line| output::say(line));
     }

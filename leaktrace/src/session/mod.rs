@@ -16,6 +16,7 @@ mod output;
 mod own_code;
 mod ranges;
 mod recorder;
+mod serve;
 mod snapshot;
 mod trace;
 mod window;
@@ -23,7 +24,7 @@ mod window;
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::settings::{GoroutinesSettings, Subject, TraceSettings};
+use crate::settings::{GoroutinesSettings, ServeSettings, Subject, TraceSettings};
 
 /// Traces until the end that the settings ask for, and writes the reports.
 pub fn run(settings: &TraceSettings) -> Result<()> {
@@ -39,6 +40,11 @@ pub fn run(settings: &TraceSettings) -> Result<()> {
 /// Shows the goroutines of a process, once or until the end that the settings ask for.
 pub fn run_goroutines(settings: &GoroutinesSettings) -> Result<()> {
     event_loop()?.block_on(goroutines::run(settings))
+}
+
+/// Traces a process and answers requests, until the process ends or leaktrace is told to.
+pub fn run_serve(settings: &ServeSettings) -> Result<()> {
+    event_loop()?.block_on(serve::run(settings))
 }
 
 fn event_loop() -> Result<tokio::runtime::Runtime> {

@@ -66,6 +66,13 @@ pub fn say(line: &str) {
     let _ = writeln!(io::stderr(), "leaktrace: {line}");
 }
 
+/// A line on standard output, for other programs.
+pub fn say_on_stdout(line: &str) {
+    let mut out = io::stdout().lock();
+    // Nobody may be reading that either.
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
 /// Whether `-o -` has taken standard output.
 fn takes_stdout(settings: &TraceSettings) -> bool {
     settings.reports.output.iter().any(|path| path == Path::new("-"))

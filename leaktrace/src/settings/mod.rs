@@ -3,10 +3,12 @@
 //! Pure: reads no file, no clock and no environment.
 
 mod goroutines;
+mod serve;
 pub mod size;
 mod trace;
 
 pub use goroutines::GoroutinesSettings;
+pub use serve::ServeSettings;
 pub use trace::{Subject, TraceSettings, process_id};
 
 /// The command line does not make sense; exit code 2.

@@ -26,5 +26,5 @@ pub use mappings::{Mapping, holds_generated, read_mappings};
 pub use module::Module;
 pub use perf_map::PerfMapFile;
 pub use printable::printable;
-pub use process::{Process, Seccomp, TargetError};
+pub use process::{Process, Program, Seccomp, TargetError};
 pub use space::{AddressSpace, Era, Place};

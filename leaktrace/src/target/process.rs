@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -14,6 +14,8 @@ use super::printable::printable;
 
 /// Most bytes of a command line that are kept.
 const MAX_COMMAND: u64 = 4096;
+/// Most bytes of the arguments of a process.
+const MAX_ARGUMENTS: u64 = 1 << 20;
 /// Most bytes of a small file of `/proc`.
 const MAX_STATUS: u64 = 64 << 10;
 /// Most threads whose seccomp mode is looked at.
@@ -79,6 +81,14 @@ pub enum Seccomp {
     Strict,
     /// A filter program: on new kernels a return probe can make it kill the process.
     Filter,
+}
+
+/// What tells a program in a process from one that takes its place there: its file, and where its stack begins, which is
+/// another each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    stack_start: u64,
+    file: (u64, u64),
 }
 
 /// One running process.
@@ -190,6 +200,27 @@ impl Process {
             .filter(|&pages| pages > 0)
             .map(|pages| pages * page_size)
             .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The program that it runs now.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn program(&self) -> io::Result<Program> {
+        let stat = read_stat(&self.path())?;
+        let file = std::fs::metadata(self.path().join("exe"))?;
+        Ok(Program {
+            stack_start: stat.stack_start,
+            file: (file.dev(), file.ino()),
+        })
+    }
+
+    /// Its arguments as the kernel has them now, each ended by a zero byte.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn arguments(&self) -> io::Result<Vec<u8>> {
+        read_start(&self.path().join("cmdline"), MAX_ARGUMENTS)
     }
 
     /// How many threads it has.

@@ -1,18 +1,52 @@
 //! Goroutines, for people and for other tools. Pure but for [`view`], which looks at the terminal.
 
+mod counts;
 mod interval;
+mod pprof;
+mod stacks;
 mod text;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+pub use self::counts::write_counts;
 pub use self::interval::write_interval;
+pub use self::pprof::{Profiled, write_pprof};
 pub use self::text::write_text;
+pub use self::traces::write_traces;
 
 use super::folded::{self, frame_label};
 use super::{Metric, View, terminal};
 use crate::profile::Frame;
-use crate::profile::goroutines::{CreationSite, Goroutines};
+use crate::profile::goroutines::{CreationSite, GoroutineStack, Goroutines};
+
+/// Which goroutines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those that are proven to wait for ever.
+    Leaked,
+}
+
+impl Which {
+    /// The name of Go's profile of them.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "goroutine",
+            Self::Leaked => "goroutineleak",
+        }
+    }
+
+    /// How many of a stack's.
+    fn of(self, one: &GoroutineStack) -> u64 {
+        match self {
+            Self::All => one.count,
+            Self::Leaked => one.leaked,
+        }
+    }
+}
 
 /// How goroutines are shown on standard output.
 pub fn view(top: usize) -> View {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::proto;
 use super::table::Table;
-use crate::profile::{Frame, Profile};
+use crate::profile::{Frame, Stack, TargetInfo};
 use crate::report::label;
 
 const PAGE: u64 = 4096;
@@ -52,25 +52,21 @@ pub(super) fn call_address(frame: &Frame) -> u64 {
 }
 
 impl Mappings {
-    pub(super) fn of(profile: &Profile) -> Self {
+    pub(super) fn of<'a>(target: &TargetInfo, stacks: impl Iterator<Item = &'a Stack> + Clone) -> Self {
         let mut mappings = Self {
             ids: HashMap::new(),
             modules: Vec::new(),
         };
-        let frames = || {
-            profile
-                .sites
-                .iter()
-                .flat_map(|site| &site.stack.frames)
-                .filter(|frame| !frame.module.is_empty())
-        };
-        let main = frames().find(|frame| frame.module == profile.target.exe).map(Key::of);
+        let frames = stacks
+            .flat_map(|stack| &stack.frames)
+            .filter(|frame| !frame.module.is_empty());
+        let main = frames.clone().find(|frame| frame.module == target.exe).map(Key::of);
         mappings.add(main.unwrap_or_else(|| Key {
-            module: profile.target.exe.clone(),
-            build_id: profile.target.build_id.clone(),
+            module: target.exe.clone(),
+            build_id: target.build_id.clone(),
             bias: 0,
         }));
-        frames().for_each(|frame| mappings.see(frame));
+        frames.for_each(|frame| mappings.see(frame));
         mappings
     }
 

@@ -1,133 +1,161 @@
 //! pprof: gzipped `profile.proto`, for `go tool pprof` and the many tools that read the same.
 
+use std::collections::HashMap;
 use std::io::Write;
 
-use anyhow::Context;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use prost::Message;
+use super::{Report, View};
+use crate::profile::{GoHeap, Heap, Profile, Site, Window};
 
-use super::{Report, View, label};
-use crate::profile::{Profile, Site};
-
+mod encode;
 mod locations;
 mod mappings;
 mod proto;
 mod table;
+mod text;
 
-use self::locations::Locations;
-use self::mappings::Mappings;
-use self::table::Table;
+pub(crate) use self::encode::{Row, Sheet, signed};
+pub use self::text::write_text;
 
 pub(super) struct PprofReport;
 
 impl Report for PprofReport {
     fn write(&self, profile: &Profile, _view: &View, out: &mut dyn Write) -> anyhow::Result<()> {
-        let encoded = encode(profile)?.encode_to_vec();
-        let mut out = GzEncoder::new(out, Compression::default());
-        out.write_all(&encoded)?;
-        out.finish()?.flush()?;
-        Ok(())
+        write(profile, &Written::default(), out)
     }
 }
 
-fn encode(profile: &Profile) -> anyhow::Result<proto::Profile> {
-    let mut strings = Table::new(String::new());
-    let sample_type = sample_types(&mut strings);
-    let default_sample_type = strings.index("inuse_space".to_owned()) as i64;
-    let mappings = Mappings::of(profile);
-    let mut locations = Locations::new(&mappings, &mut strings);
-    let mut sample = profile
-        .sites
-        .iter()
-        .map(|site| sample(site, locations.of_stack(&site.stack)))
-        .collect::<Result<Vec<_>, _>>()?;
-    let (location, function) = locations.finish();
-    for (sample, site) in sample.iter_mut().zip(&profile.sites) {
-        sample.label = ending(site, &mut strings).into_iter().collect();
+/// What a reader is shown first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum First {
+    /// What is outstanding.
+    #[default]
+    InUse,
+    /// What was allocated.
+    Allocated,
+}
+
+/// How a profile is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Written<'a> {
+    /// What is shown first.
+    pub first: First,
+    /// An earlier profile of the same trace, which is taken off: what is left can be less than nothing.
+    pub since: Option<&'a Profile>,
+    /// What else is to be said.
+    pub note: Option<&'a str>,
+}
+
+/// Writes a profile in this format.
+///
+/// # Errors
+/// What `out` refused, or a number that the format cannot hold.
+pub fn write(profile: &Profile, how: &Written, out: &mut dyn Write) -> anyhow::Result<()> {
+    sheet(profile, how)?.write(out)
+}
+
+fn sheet<'a>(profile: &'a Profile, how: &Written<'a>) -> anyhow::Result<Sheet<'a>> {
+    let default = match how.first {
+        First::InUse => "inuse_space",
+        First::Allocated => "alloc_space",
+    };
+    Ok(Sheet {
+        kinds: &[
+            ("alloc_objects", "count"),
+            ("alloc_space", "bytes"),
+            ("inuse_objects", "count"),
+            ("inuse_space", "bytes"),
+        ],
+        default: Some(default),
+        period: (("space", "bytes"), profile.accounting.sample_bytes),
+        tool: &profile.tool,
+        target: &profile.target,
+        window: how
+            .since
+            .map_or(profile.window, |since| between(since.window, profile.window)),
+        notes: notes(profile, how),
+        rows: rows(profile, how.since)?,
+    })
+}
+
+/// From the end of one window to the end of the other.
+pub(crate) fn between(before: Window, after: Window) -> Window {
+    Window {
+        start_unix_ns: before.end_unix_ns,
+        end_unix_ns: after.end_unix_ns,
+        duration_ns: after.duration_ns.saturating_sub(before.duration_ns),
     }
-    Ok(proto::Profile {
-        sample_type,
-        sample,
-        mapping: mappings.messages(&mut strings),
-        location,
-        function,
-        time_nanos: signed(profile.window.start_unix_ns)?,
-        duration_nanos: signed(profile.window.duration_ns)?,
-        period_type: Some(value_type(&mut strings, "space", "bytes")),
-        period: signed(profile.accounting.sample_bytes)?,
-        comment: comments(profile)
-            .into_iter()
-            .map(|text| strings.index(text) as i64)
-            .collect(),
-        default_sample_type,
-        string_table: strings.into_values(),
+}
+
+/// A row for each site; of a difference, for each that has changed.
+fn rows<'a>(profile: &'a Profile, since: Option<&'a Profile>) -> anyhow::Result<Vec<Row<'a>>> {
+    let Some(since) = since else {
+        return profile.sites.iter().map(|site| Ok(row(site, values(site)?))).collect();
+    };
+    let earlier = since.sites.iter().map(|site| (site.id.as_str(), site));
+    let mut earlier: HashMap<&str, &Site> = earlier.collect();
+    let mut rows = Vec::new();
+    for site in &profile.sites {
+        let before = earlier.remove(site.id.as_str());
+        let before = before.map(values).transpose()?.unwrap_or_default();
+        rows.push(row(site, less(values(site)?, before)));
+    }
+    // No longer told of: whatever they had is gone.
+    let mut gone: Vec<&Site> = earlier.into_values().collect();
+    gone.sort_by(|a, b| a.id.cmp(&b.id));
+    for site in gone {
+        rows.push(row(site, less([0; 4], values(site)?)));
+    }
+    rows.retain(|row| row.values.iter().any(|value| *value != 0));
+    Ok(rows)
+}
+
+/// In the order of the kinds.
+fn values(site: &Site) -> anyhow::Result<[i64; 4]> {
+    Ok([
+        signed(site.allocated_count)?,
+        signed(site.allocated_bytes)?,
+        signed(site.live_count)?,
+        signed(site.live_bytes)?,
+    ])
+}
+
+/// Both are at least 0, so that it fits.
+fn less(after: [i64; 4], before: [i64; 4]) -> [i64; 4] {
+    std::array::from_fn(|at| {
+        let value = |values: &[i64; 4]| values.get(at).copied().unwrap_or_default();
+        value(&after) - value(&before)
     })
 }
 
-fn sample_types(strings: &mut Table<String>) -> Vec<proto::ValueType> {
-    [
-        ("alloc_objects", "count"),
-        ("alloc_space", "bytes"),
-        ("inuse_objects", "count"),
-        ("inuse_space", "bytes"),
-    ]
-    .map(|(name, unit)| value_type(strings, name, unit))
-    .to_vec()
-}
-
-fn value_type(strings: &mut Table<String>, name: &str, unit: &str) -> proto::ValueType {
-    proto::ValueType {
-        r#type: strings.index(name.to_owned()) as i64,
-        unit: strings.index(unit.to_owned()) as i64,
+fn row(site: &Site, values: [i64; 4]) -> Row<'_> {
+    // How a stack that is not whole ended, as in a saved profile; and what is on Go's heap, of a program with two.
+    let ending = (!site.stack.whole).then(|| ("stack_end", site.stack.ending().word()));
+    let heap = (site.heap == Heap::Go).then_some(("heap", "go"));
+    Row {
+        stack: &site.stack,
+        values: values.to_vec(),
+        labels: ending.into_iter().chain(heap).collect(),
     }
 }
 
-/// Values in the order of [`sample_types`].
-fn sample(site: &Site, location_id: Vec<u64>) -> anyhow::Result<proto::Sample> {
-    let values = [
-        site.allocated_count,
-        site.allocated_bytes,
-        site.live_count,
-        site.live_bytes,
-    ];
-    Ok(proto::Sample {
-        location_id,
-        value: values.into_iter().map(signed).collect::<Result<_, _>>()?,
-        label: Vec::new(),
-    })
+fn notes(profile: &Profile, how: &Written) -> Vec<String> {
+    let lost = profile.accounting.lost.iter();
+    let lost = lost.map(|(reason, count)| format!("lost: {reason} {count}"));
+    let estimate = profile.go.as_ref().map(estimate);
+    lost.chain(estimate).chain(how.note.map(str::to_owned)).collect()
 }
 
-/// How a stack that is not whole ended, as in a saved profile.
-fn ending(site: &Site, strings: &mut Table<String>) -> Option<proto::Label> {
-    (!site.stack.whole).then(|| proto::Label {
-        key: strings.index("stack_end".to_owned()) as i64,
-        str: strings.index(site.stack.ending().word().to_owned()) as i64,
-    })
-}
-
-fn signed(value: u64) -> anyhow::Result<i64> {
-    i64::try_from(value).context("a number is too large for pprof; the profile cannot be true")
-}
-
-/// What pprof has no field for.
-fn comments(profile: &Profile) -> Vec<String> {
-    let target = &profile.target;
-    let mut comments = vec![
-        format!("{} {}", profile.tool.name, profile.tool.version),
-        format!("{} on {}, {}", target.command, target.host, target.kernel),
-    ];
-    comments.extend(
-        profile
-            .accounting
-            .lost
-            .iter()
-            .map(|(reason, count)| format!("lost: {reason} {count}")),
-    );
-    comments
-        .iter()
-        .map(|comment| label::one_line(comment).into_owned())
-        .collect()
+/// What the numbers of Go's heap go by.
+fn estimate(go: &GoHeap) -> String {
+    let error = go
+        .estimate_error
+        .map(|error| format!(", the live bytes within {:.0} %", error * 100.0));
+    format!(
+        "Go's heap is sampled: estimates from {} objects, {} of them live{}",
+        go.samples,
+        go.live_samples,
+        error.unwrap_or_default()
+    )
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use std::io::Read;
 use std::process::Command;
 
 use flate2::read::GzDecoder;
+use prost::Message as _;
 
 use super::*;
 use crate::profile::{Frame, Stack, fixture};
@@ -253,4 +254,52 @@ fn go_tool_pprof_shows_the_same_numbers() {
         let Some(top) = go_top(&file, index) else { return };
         assert_eq!(top, by_innermost_function(&fixture::profile(), value), "{index}");
     }
+}
+
+#[test]
+fn a_difference_has_what_changed_and_nothing_else() {
+    let before = fixture::profile();
+    let mut after = before.clone();
+    after.window.duration_ns += 5_000_000_000;
+    after.window.end_unix_ns += 5_000_000_000;
+    after.sites[0].live_bytes += 100;
+    after.sites[0].allocated_count += 1;
+    after.sites[1].live_count -= 1;
+    let gone = after.sites.pop().expect("a site");
+    let how = Written {
+        first: First::Allocated,
+        since: Some(&before),
+        note: Some("a remark"),
+    };
+    let pprof = sheet(&after, &how).expect("fits").encode().expect("fits");
+    assert_sound(&pprof);
+    let values: Vec<_> = pprof.sample.iter().map(|sample| sample.value.clone()).collect();
+    let gone = [
+        gone.allocated_count,
+        gone.allocated_bytes,
+        gone.live_count,
+        gone.live_bytes,
+    ];
+    assert_eq!(
+        values,
+        [
+            vec![1, 0, 0, 100],
+            vec![0, 0, -1, 0],
+            gone.map(|value| -(value as i64)).to_vec()
+        ]
+    );
+    assert_eq!(text(&pprof, pprof.default_sample_type), "alloc_space");
+    assert_eq!(pprof.duration_nanos, 5_000_000_000);
+    assert_eq!(pprof.time_nanos, before.window.end_unix_ns as i64);
+    let comments: Vec<_> = pprof.comment.iter().map(|comment| text(&pprof, *comment)).collect();
+    assert!(comments.contains(&"a remark"), "{comments:?}");
+    let same = sheet(&before, &how).expect("fits");
+    assert!(same.rows.is_empty());
+}
+
+#[test]
+fn the_old_text_form_is_as_documented() {
+    let mut out = Vec::new();
+    write_text(&fixture::profile(), Some("gc=1 was not done"), &mut out).expect("writes");
+    insta::assert_snapshot!(String::from_utf8(out).expect("text"));
 }

@@ -1,6 +1,6 @@
 //! Goroutines of a running process, looked at once or again and again. No probe is placed, and nothing is stopped.
 
-mod view;
+pub mod view;
 
 use std::{
     io::{self, Write as _},

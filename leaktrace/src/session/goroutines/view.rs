@@ -15,7 +15,7 @@ use crate::{
     },
     profile::{
         Ending, Frame, Stack, Tool,
-        goroutines::{CreationSite, GoProgram, GoroutineCount, GoroutineStack, Goroutines, Leaks, SCHEMA},
+        goroutines::{CreationSite, GoProgram, GoroutineCount, GoroutineStack, Goroutines, Leaks, SCHEMA, Single},
     },
     session::{
         trace::target_info,
@@ -97,6 +97,15 @@ impl Viewer {
     /// How long the last look took to read the process's memory.
     pub fn reading(&self) -> Duration {
         self.reading
+    }
+
+    /// Forgets what is kept from one look to the next, but for when the first was.
+    pub fn forget(&mut self) {
+        self.chains = Chains::default();
+        self.first = None;
+        self.timeline.clear();
+        self.calls.clear();
+        self.names.clear();
     }
 
     /// All goroutines of this moment.
@@ -192,6 +201,7 @@ impl Viewer {
                 .unwrap_or(0);
             site.id = format!("{:016x}", key.0.rotate_left(24) ^ key.1);
             site.start = self.name(key.1);
+            site.start_address = key.1;
             site.created_by = self.creator(key.0, &site.start);
             *told.starts.entry(site.start.clone()).or_default() += site.count;
             for (state, count) in &site.states {
@@ -207,6 +217,19 @@ impl Viewer {
         let order = |one: &GoroutineStack| (std::cmp::Reverse(one.count), one.site);
         told.stacks
             .sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.state.cmp(&b.state)));
+        told.offsets = self.offsets(told);
+    }
+
+    /// How far the return addresses of what is told are from the beginnings of their functions.
+    fn offsets(&self, told: &Goroutines) -> BTreeMap<u64, u64> {
+        let stacks = told.stacks.iter().flat_map(|one| &one.stack.frames);
+        let frames = stacks.chain(told.sites.iter().flat_map(|site| &site.created_by));
+        let known = frames.filter_map(|frame| {
+            let address = frame.address.wrapping_sub(self.runtime.bias);
+            let function = self.runtime.table.find(address.wrapping_sub(1))?;
+            Some((frame.address, address.checked_sub(function.start)?))
+        });
+        known.collect()
     }
 
     /// Where a goroutine was made; nowhere, if the runtime did it before the program began.
@@ -303,9 +326,15 @@ fn groups(snapshot: &Snapshot, lost_ones: &Lost) -> HashMap<GroupKey, GoroutineS
         let key = ((goroutine.created_at, goroutine.start), goroutine.state, stack);
         let wait = (goroutine.waiting_since > 0).then(|| now.saturating_sub(goroutine.waiting_since));
         let group = groups.entry(key).or_default();
+        let lost = lost_ones.get(&(goroutine.address, goroutine.id));
         group.count += 1;
         group.longest_wait_ns = group.longest_wait_ns.max(wait);
-        if let Some(objects) = lost_ones.get(&(goroutine.address, goroutine.id)) {
+        group.each.push(Single {
+            id: goroutine.id,
+            waited_ns: wait,
+            leaked: lost.is_some(),
+        });
+        if let Some(objects) = lost {
             group.leaked += 1;
             add_objects(&mut group.blocked_on, objects);
         }
