@@ -57,6 +57,9 @@ pub struct GoHeap {
     pub young_bytes: u64,
     /// Objects of those.
     pub young_count: u64,
+    /// Bytes of objects that were judged and are not live.
+    #[serde(default)]
+    pub garbage_bytes: u64,
     /// As in a site, for the live bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate_error: Option<f64>,

@@ -86,6 +86,8 @@ pub struct SiteEstimate {
     pub cohorts: HashMap<u32, Estimate>,
     /// Too young to be judged.
     pub young: Estimate,
+    /// Bytes of those that were judged and are not live.
+    pub garbage_bytes: u64,
     young_cohorts: HashMap<u32, Estimate>,
 }
 
@@ -104,6 +106,7 @@ impl SiteEstimate {
     /// Counts the young ones as live in the part in which those that were judged are.
     fn expect(&mut self) {
         let judged = self.allocated.bytes().saturating_sub(self.young.bytes());
+        self.garbage_bytes = judged.saturating_sub(self.live.bytes());
         if judged == 0 {
             return;
         }

@@ -317,6 +317,7 @@ mod tests {
             allocated_bytes: 64_000,
             live_count: 400,
             live_bytes: 25_600,
+            garbage_bytes: 38_400,
             ..GoHeap::default()
         });
         profile.accounting = Accounting {
@@ -327,7 +328,7 @@ mod tests {
             complete: true,
             ..Accounting::default()
         };
-        let go = "about 1,000 objects (62.5 KiB) allocated on Go's heap, 37.5 KiB of it garbage; nothing lost";
+        let go = "about 1,000 objects (62.5 KiB) allocated on Go's heap, 37.5 KiB of it garbage by now; nothing lost";
         assert_eq!(line(&profile), go);
         profile.accounting.allocations += 5;
         profile.accounting.allocated_bytes += 500;

@@ -37,9 +37,9 @@ pub(super) fn nothing_yet(go: &GoHeap, after: &str) -> String {
 /// `about 4,106,824 objects (687 MiB) allocated on Go's heap, 636 MiB of them garbage`.
 pub(super) fn totals(go: &GoHeap) -> String {
     format!(
-        "about {} ({}) allocated on Go's heap, {} of it garbage",
+        "about {} ({}) allocated on Go's heap, {} of it garbage by now",
         units::count(go.allocated_count, "object"),
         units::size(go.allocated_bytes),
-        units::size(go.allocated_bytes.saturating_sub(go.live_bytes)),
+        units::size(go.garbage_bytes),
     )
 }

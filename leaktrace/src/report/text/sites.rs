@@ -27,6 +27,30 @@ pub(super) fn write(profile: &Profile, view: &View, out: &mut dyn Write) -> io::
         }
         write_heap(sites, profile, view, out)?;
     }
+    if profile.go.as_ref().is_some_and(|go| go.live_count == 0) {
+        write_young(profile, view, out)?;
+    }
+    Ok(())
+}
+
+/// Where nothing of Go's heap is old enough to be judged, what is young is better than nothing.
+fn write_young(profile: &Profile, view: &View, out: &mut dyn Write) -> io::Result<()> {
+    let young = |site: &Site| site.go.map_or(0, |go| go.young_bytes);
+    let mut sites: Vec<&Site> = profile.sites.iter().filter(|site| young(site) > 0).collect();
+    sites.sort_by_key(|site| std::cmp::Reverse(young(site)));
+    for (site, rank) in sites.iter().take(view.top).zip(1_u64..) {
+        let go = site.go.unwrap_or_default();
+        let line = format!(
+            "{} ({}) in {}, too young to be judged",
+            units::size(go.young_bytes),
+            units::count(go.samples, "sample"),
+            units::count(go.young_count, "block"),
+        );
+        writeln!(out, "\n{:>2}. {}", units::number(rank), Paint(view.colour).bold(&line))?;
+        stack::lines(&site.stack, view)
+            .iter()
+            .try_for_each(|line| writeln!(out, "{line}"))?;
+    }
     Ok(())
 }
 

@@ -102,6 +102,7 @@ impl GoTrace {
             live_count: live.count(),
             young_bytes: young.bytes(),
             young_count: young.count(),
+            garbage_bytes: estimates.values().map(|site| site.garbage_bytes).sum(),
             estimate_error: live.error().or(allocated.error()),
             collections: self.since(|moment| moment.collections).unwrap_or(0),
             counted_bytes: self.since(|moment| moment.allocated_bytes),
