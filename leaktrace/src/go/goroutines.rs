@@ -111,6 +111,18 @@ impl List {
         })
     }
 
+    /// Hands out the function of each goroutine that there is.
+    pub fn each_start(&self, runtime: &Runtime, mut take: impl FnMut(u64)) -> Result<(), GoError> {
+        let size = runtime.layout.g.size;
+        let ranges: Vec<(u64, usize)> = self.addresses.iter().map(|&address| (address, size)).collect();
+        let read = runtime.memory.each(&ranges, |_, bytes| {
+            if let Some(Read::Live(one)) = bytes.map(|bytes| parse(0, bytes, runtime.layout)) {
+                take(one.start);
+            }
+        });
+        read.map_err(|error| runtime.unreadable(error))
+    }
+
     /// What speaks against this being the list of goroutines, laid out as believed.
     pub fn objection(&self, runtime: &Runtime) -> Result<Option<&'static str>, GoError> {
         if !self.agrees || self.addresses.is_empty() {

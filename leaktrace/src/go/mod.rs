@@ -7,6 +7,7 @@
 mod buildinfo;
 pub mod bytes;
 mod cgo;
+mod count;
 mod goroutines;
 pub mod heap;
 pub mod layout;
@@ -24,6 +25,7 @@ mod stack;
 mod words;
 
 pub use buildinfo::BuildInfo;
+pub use count::Counter;
 pub use goroutines::{Goroutine, Snapshot, State};
 pub use layout::Source as LayoutSource;
 pub use memory_parts::memory_parts;

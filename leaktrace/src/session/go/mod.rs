@@ -13,7 +13,7 @@ pub use self::section::{describe_sites, sample_bytes};
 use super::recorder::Recorder;
 use crate::{
     go::{
-        GoError, HeapProbes, LayoutSource, Moment, Runtime,
+        Counter, GoError, HeapProbes, LayoutSource, Moment, Runtime,
         heap::{HandedOut, Judge, Samples, Span},
         memory_parts,
     },
@@ -29,6 +29,8 @@ const LEAST_PAUSE: Duration = Duration::from_secs(1);
 const PAUSE: u32 = 30;
 /// Experiments of Go under which objects are freed before a collection finds them dead.
 const FREEING: [&str; 2] = ["runtimefreegc", "arenas"];
+/// How many times as long as it took nothing is counted.
+const COUNT_PAUSE: u32 = 100;
 /// How long a program that has only begun is given before it is not believed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,11 @@ pub struct GoTrace {
     judged: Option<Instant>,
     spent: Duration,
     opened: Instant,
+    counter: Counter,
+    /// When goroutines were counted last, and how long that took.
+    counted: Option<(Instant, Duration)>,
+    /// How many there were at the last moment, if they were counted.
+    goroutines: Option<u64>,
     /// The runtime when the trace began, and when it was last looked at.
     first: Option<Moment>,
     last: Option<Moment>,
@@ -80,6 +87,9 @@ impl GoTrace {
             judged: None,
             spent: Duration::ZERO,
             opened: Instant::now(),
+            counter: Counter::default(),
+            counted: None,
+            goroutines: None,
             first: None,
             last: None,
             memory: Vec::new(),
@@ -240,9 +250,21 @@ impl GoTrace {
         }
         let moment = Moment::read(&self.runtime).ok()?;
         self.first.get_or_insert_with(|| moment.clone());
-        let told = moment.told(None);
+        self.count_goroutines();
+        let told = moment.told(self.goroutines);
         self.last = Some(moment);
         Some(told)
+    }
+
+    /// Counts the goroutines, unless that took long, and not long ago.
+    fn count_goroutines(&mut self) {
+        if self.counted.is_some_and(|(at, took)| at.elapsed() < took * COUNT_PAUSE) {
+            self.goroutines = None;
+            return;
+        }
+        let started = Instant::now();
+        self.goroutines = self.counter.count(&self.runtime).ok();
+        self.counted = Some((Instant::now(), started.elapsed()));
     }
 
     /// Takes down what is only looked at in the end, while the process is there to be read.

@@ -106,7 +106,7 @@ impl GoTrace {
             estimate_error: live.error().or(allocated.error()),
             collections: self.since(|moment| moment.collections).unwrap_or(0),
             counted_bytes: self.since(|moment| moment.allocated_bytes),
-            moment: self.last.as_ref().map(|last| last.told(None)),
+            moment: self.last.as_ref().map(|last| last.told(self.goroutines)),
             own_profile: None,
             memory: self.memory.clone(),
         }
