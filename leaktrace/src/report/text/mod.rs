@@ -10,6 +10,7 @@ mod accounting;
 mod golang;
 mod headline;
 pub(super) mod paint;
+mod runtime;
 mod sites;
 pub(super) mod stack;
 mod target;
@@ -25,6 +26,7 @@ impl Report for TextReport {
         }
         writeln!(out, "{}", paint.faint(&target::line(profile)))?;
         sites::write(profile, view, out)?;
+        runtime::write(profile, view, out)?;
         writeln!(out)?;
         wrapped(&accounting::line(profile), width(view), "  ")
             .iter()
