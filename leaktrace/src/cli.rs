@@ -100,6 +100,10 @@ pub struct TraceArgs {
     /// Most different stacks to keep.
     #[arg(long, value_name = "N", default_value = "65536")]
     pub max_stacks: String,
+    /// Set the rate of a Go program's own heap profile to one sample for N bytes while it is traced. Writes into the
+    /// process: it costs it time, and stays set if leaktrace is killed (SIGKILL).
+    #[arg(long, value_name = "N")]
+    pub go_mem_profile_rate: Option<String>,
     /// Do not hold the command at its end: for programs that do not run under ptrace.
     #[arg(long, requires = "program", conflicts_with = "pid")]
     pub no_hold: bool,

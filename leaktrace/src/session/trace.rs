@@ -99,7 +99,8 @@ impl Trace {
         let mut recorder = Recorder::new(tracer);
         let mut symbolizer = Symbolizer::new();
         symbolizer.follow(&space);
-        let (go, notes) = open_go(&space, has_go);
+        let (mut go, mut notes) = open_go(&space, has_go);
+        notes.extend(settings.go_rate.map(|rate| set_rate(go.as_mut(), rate)));
         if let Some(go) = &go {
             recorder.sample(settings.limits.live as usize, go.runtime().layout.mspan.clone());
         }
@@ -318,6 +319,7 @@ impl Trace {
         self.judge(true);
         if let Some(go) = &mut self.go {
             go.look_around(&self.space);
+            go.put_rate_back();
         }
         // Names for what was seen last, while the process is there to give them.
         self.recorder.drain();
@@ -436,6 +438,20 @@ fn open_go(space: &AddressSpace, has_go: bool) -> (Option<GoTrace>, Vec<String>)
             (Some(go), cautions)
         }
         Err(error) => (None, vec![format!("Go's heap is not traced: {error}")]),
+    }
+}
+
+/// Sets the rate of Go's own profile, and says what came of it.
+fn set_rate(go: Option<&mut GoTrace>, rate: u64) -> String {
+    let Some(go) = go else {
+        return "--go-mem-profile-rate has no effect: there is no Go heap to be traced".to_owned();
+    };
+    match go.set_rate(rate) {
+        Ok(before) => format!(
+            "the program's own heap profile samples once for {rate} bytes now, and not for {before}: this was written \
+             into it, slows it down, is put back at the end, and stays if leaktrace is killed with SIGKILL"
+        ),
+        Err(error) => format!("the rate of the program's own heap profile is not set: {error}"),
     }
 }
 

@@ -28,6 +28,8 @@ pub struct TraceSettings {
     pub way: Option<Way>,
     /// Whether a command is held at its end, which takes ptrace until then.
     pub hold: bool,
+    /// The rate of Go's own heap profile while it is traced, if it is to be set.
+    pub go_rate: Option<u64>,
     /// Whether to say more.
     pub verbose: bool,
     /// Which reports are written, and where.
@@ -75,6 +77,7 @@ impl TraceSettings {
                 AttachWay::KernelWalk => Some(Way::KernelWalk),
             },
             hold: !args.no_hold,
+            go_rate: args.go_mem_profile_rate.as_deref().map(go_rate).transpose()?,
             verbose: args.verbose,
             reports,
         })
@@ -105,6 +108,16 @@ pub(super) fn at_least_a_tenth(flag: &str, time: Duration) -> Result<Duration> {
         "{flag} is too short: 100ms is the least"
     );
     Ok(time)
+}
+
+/// Bytes for one sample: at least one.
+fn go_rate(text: &str) -> Result<u64> {
+    let rate = parse_size(text).map_err(|why| anyhow::anyhow!("--go-mem-profile-rate: {why}"))?;
+    ensure!(
+        rate > 0,
+        "--go-mem-profile-rate 0 would switch the profile off: give a number of bytes, such as 64KiB"
+    );
+    Ok(rate)
 }
 
 /// A number of table entries: 1 to 2^30.

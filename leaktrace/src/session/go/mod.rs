@@ -1,5 +1,6 @@
 //! The Go side of a trace: where its heap is probed, and which of the objects sampled are live.
 
+mod own_profile;
 mod section;
 
 use std::time::{Duration, Instant};
@@ -9,16 +10,17 @@ use leaktrace_common::{
     probes::{CallKind, ProbeSpec},
 };
 
+pub use self::own_profile::frames;
 pub use self::section::{describe_sites, sample_bytes};
 use super::recorder::Recorder;
 use crate::{
     go::{
-        Counter, GoError, HeapProbes, LayoutSource, Moment, Runtime,
+        Counter, GoError, HeapProbes, LayoutSource, Moment, Rate, RateError, Runtime, Sampled,
         heap::{HandedOut, Judge, Samples, Span},
         memory_parts,
     },
     kernel::{AttachPoint, SpanEvent},
-    profile::{GoMoment, MemoryPart, goroutines::GoProgram},
+    profile::{GoMoment, MemoryPart, OwnProfile, goroutines::GoProgram},
     target::AddressSpace,
 };
 
@@ -52,6 +54,10 @@ pub struct GoTrace {
     last: Option<Moment>,
     /// Where the process's resident memory was at the end.
     memory: Vec<MemoryPart>,
+    /// Go's own heap profile at the end, where it is on.
+    own_profile: Option<OwnProfile>,
+    /// The rate that the profile had, where another was set.
+    rate: Option<Rate>,
 }
 
 /// Whether what is read of the runtime is believed.
@@ -93,6 +99,8 @@ impl GoTrace {
             first: None,
             last: None,
             memory: Vec::new(),
+            own_profile: None,
+            rate: None,
         };
         go.is_trusted();
         Ok(go)
@@ -231,6 +239,20 @@ impl GoTrace {
         nearest.into_iter().chain(others).chain(freed).collect()
     }
 
+    /// Sets the rate of the program's own heap profile until the end, and gives what it was.
+    ///
+    /// # Errors
+    /// It is not to be set.
+    pub fn set_rate(&mut self, rate: u64) -> Result<u64, RateError> {
+        let set = Rate::set(&self.runtime, rate)?;
+        Ok(self.rate.insert(set).before())
+    }
+
+    /// Puts that rate back.
+    pub fn put_rate_back(&mut self) {
+        self.rate = None;
+    }
+
     /// Whether the trace has begun.
     pub fn has_begun(&self) -> bool {
         self.first.is_some()
@@ -271,6 +293,8 @@ impl GoTrace {
     pub fn look_around(&mut self, space: &AddressSpace) {
         if self.is_trusted() {
             self.memory = memory_parts(space, &self.runtime).unwrap_or_default();
+            let sampled = Sampled::read(&self.runtime).ok().flatten();
+            self.own_profile = sampled.map(|sampled| own_profile::told(&self.runtime, &sampled));
         }
     }
 

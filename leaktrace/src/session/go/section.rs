@@ -107,7 +107,7 @@ impl GoTrace {
             collections: self.since(|moment| moment.collections).unwrap_or(0),
             counted_bytes: self.since(|moment| moment.allocated_bytes),
             moment: self.last.as_ref().map(|last| last.told(self.goroutines)),
-            own_profile: None,
+            own_profile: self.own_profile.clone(),
             memory: self.memory.clone(),
         }
     }

@@ -18,10 +18,11 @@ use crate::{
         goroutines::{CreationSite, GoProgram, GoroutineCount, GoroutineStack, Goroutines, Leaks, SCHEMA, Single},
     },
     session::{
+        go::frames,
         trace::target_info,
         window::{Clock, nanoseconds},
     },
-    target::{Process, printable},
+    target::Process,
 };
 
 /// Looks at the goroutines of one process, and remembers what it saw first.
@@ -252,21 +253,7 @@ impl Viewer {
     /// The calls at a return address, innermost first.
     fn frames(&mut self, address: u64) -> Vec<Frame> {
         let runtime = &self.runtime;
-        let frames = self.calls.entry(address).or_insert_with(|| {
-            let calls = runtime.calls(address);
-            let last = calls.len().saturating_sub(1);
-            let frame = |(at, call): (usize, &crate::go::pclntab::Call<'_>)| Frame {
-                address,
-                module: runtime.file.name.clone(),
-                build_id: runtime.file.build_id.clone(),
-                function: Some(shown(call.function)),
-                offset: address.wrapping_sub(runtime.bias),
-                file: call.file.map(printable),
-                line: call.line,
-                inlined: at < last,
-            };
-            calls.iter().enumerate().map(frame).collect()
-        });
+        let frames = self.calls.entry(address).or_insert_with(|| frames(runtime, address));
         frames.clone()
     }
 
