@@ -96,6 +96,7 @@ fn as_go_tells_them(toolchain: &Toolchain) -> Result<()> {
 
     let mut truth = Truth::ask(&mut child)?;
     let gos = truth.told();
+    let as_printed = std::mem::take(&mut truth.stacks);
     truth.stacks = served.get("goroutine?debug=2")?.text();
     ensure!(truth.told() == gos, "found {}\n\nGo says {gos:?}", truth.stacks);
     let header = truth.stacks.lines().next().unwrap_or_default();
@@ -104,8 +105,8 @@ fn as_go_tells_them(toolchain: &Toolchain) -> Result<()> {
         "{header}"
     );
     ensure!(
-        truth.stacks.contains("\ncreated by main.spawn\n\t/"),
-        "{}",
+        creators(&truth.stacks) == creators(&as_printed),
+        "found {}\n\nGo says {as_printed}",
         truth.stacks
     );
 
@@ -126,6 +127,21 @@ fn as_go_tells_them(toolchain: &Toolchain) -> Result<()> {
     }
     ensure!(index.contains("<b>126</b><span>goroutines</span>"), "{index}");
     end(child, served)
+}
+
+/// How many goroutines were made where, and by which, in Go's own words.
+fn creators(traces: &str) -> BTreeMap<String, u64> {
+    let mut creators = BTreeMap::new();
+    for paragraph in traces
+        .split("\n\n")
+        .filter(|paragraph| !paragraph.starts_with("goroutine 1 "))
+    {
+        let made = paragraph
+            .split_once("\ncreated by ")
+            .map_or("", |(_, made)| made.trim_end());
+        *creators.entry(made.to_owned()).or_default() += 1;
+    }
+    creators
 }
 
 /// More goroutines, then fewer, between two looks.
