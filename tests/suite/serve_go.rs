@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use leaktrace_tests::child::{Child, PATIENCE};
+use leaktrace_tests::fixture::Fixture;
 use leaktrace_tests::golang::{Build, Toolchain, Truth, toolchains};
 use leaktrace_tests::http;
 use leaktrace_tests::needs::Need;
@@ -21,6 +22,7 @@ const TESTS: &[(&str, Test)] = &[
     ("goroutines_as_go_tells_them", as_go_tells_them),
     ("leaked_goroutines", leaked_goroutines),
     ("heap_of_a_go_program", heap),
+    ("a_program_that_becomes_gos", becomes_go),
 ];
 
 pub fn trials() -> Vec<Trial> {
@@ -261,4 +263,22 @@ fn near(raw: &pprof::Raw, function: &str, kind: usize, truth: i64) -> Result<()>
         raw.kinds.get(kind).map_or("", String::as_str)
     );
     Ok(())
+}
+
+/// Goroutines are those of the program that runs now, which was none of Go's when it was attached to.
+fn becomes_go(toolchain: &Toolchain) -> Result<()> {
+    let program = toolchain.build("goroutines", Build::Stripped)?;
+    let program = program.to_string_lossy();
+    let mut running = Fixture::compile("becomes")?.start(&[&program])?;
+    let mut served = serve(running.pid(), &[])?;
+    let before = http::get(&served.at("goroutine"))?;
+    ensure!(before.status == 404, "{before:?}");
+    running.go()?;
+    running.child.out.expect("READY")?;
+    served.child.err.expect("leaktrace: tracing goroutines")?;
+    let text = served.get("goroutine?debug=1")?.text();
+    ensure!(text.starts_with("goroutine profile: total 126\n"), "{text:.300}");
+    let heap = pprof::read(&served.at("heap"))?.by_function();
+    ensure!(!heap.contains_key("gone"), "{heap:?}");
+    end(running.child, served)
 }
