@@ -80,6 +80,21 @@ fn without_addresses(line: &str) -> String {
 /// The text of counts, the traces of a panic as they are read in all other tests, and pprof's form by pprof itself.
 fn as_go_tells_them(toolchain: &Toolchain) -> Result<()> {
     let (mut child, served) = started(toolchain, "goroutines")?;
+    counts(&mut child, &served)?;
+    traces(&mut child, &served)?;
+    samples(&served)?;
+    growth(&mut child, &served)?;
+
+    let index = served.get("")?.text();
+    for name in ["heap", "allocs", "goroutine", "goroutineleak", "cmdline"] {
+        ensure!(index.contains(&format!("<td><code>{name}</code></td>")), "{index}");
+    }
+    ensure!(index.contains("<b>126</b><span>goroutines</span>"), "{index}");
+    end(child, served)
+}
+
+/// The text of counts.
+fn counts(child: &mut Child, served: &Served) -> Result<()> {
     child.write("counts\n")?;
     let line = child.out.expect("COUNTS ")?;
     let gos: String = serde_json::from_str(line.trim_start_matches("COUNTS "))?;
@@ -95,8 +110,12 @@ fn as_go_tells_them(toolchain: &Toolchain) -> Result<()> {
         .filter(|(block, count)| found.get(*block) == Some(count))
         .count();
     ensure!(same >= 5, "{same} are the same: found {ours}\n\nGo says {gos}");
+    Ok(())
+}
 
-    let mut truth = Truth::ask(&mut child)?;
+/// The traces of a panic, read as in all other tests.
+fn traces(child: &mut Child, served: &Served) -> Result<()> {
+    let mut truth = Truth::ask(child)?;
     let gos = truth.told();
     let as_printed = std::mem::take(&mut truth.stacks);
     truth.stacks = served.get("goroutine?debug=2")?.text();
@@ -111,7 +130,11 @@ fn as_go_tells_them(toolchain: &Toolchain) -> Result<()> {
         "found {}\n\nGo says {as_printed}",
         truth.stacks
     );
+    Ok(())
+}
 
+/// pprof's own form, as it reads it itself.
+fn samples(served: &Served) -> Result<()> {
     let raw = pprof::read(&served.at("goroutine"))?;
     ensure!(raw.kinds == ["goroutine/count"] && raw.default.is_none(), "{raw:?}");
     let total: i64 = raw.samples.iter().filter_map(|sample| sample.values.first()).sum();
@@ -121,14 +144,7 @@ fn as_go_tells_them(toolchain: &Toolchain) -> Result<()> {
         .filter(|sample| sample.labels.contains("state:[chan receive]"));
     let receiving: i64 = receiving.filter_map(|sample| sample.values.first()).sum();
     ensure!((total, receiving) == (126, 59), "{raw:?}");
-    growth(&mut child, &served)?;
-
-    let index = served.get("")?.text();
-    for name in ["heap", "allocs", "goroutine", "goroutineleak", "cmdline"] {
-        ensure!(index.contains(&format!("<td><code>{name}</code></td>")), "{index}");
-    }
-    ensure!(index.contains("<b>126</b><span>goroutines</span>"), "{index}");
-    end(child, served)
+    Ok(())
 }
 
 /// How many goroutines were made where, and by which, in Go's own words.
@@ -185,6 +201,10 @@ fn end(mut child: Child, served: Served) -> Result<()> {
     Ok(())
 }
 
+/// 24 are leaked. A word that looks like a pointer to what one waits for makes it count as reachable, and with it the one
+/// that it could wake: seldom is there one such word, or are there two.
+const LEAKED: std::ops::RangeInclusive<i64> = 21..=24;
+
 /// None that can be woken, and nearly all that cannot, in each of the forms.
 fn leaked_goroutines(toolchain: &Toolchain) -> Result<()> {
     let (child, served) = started(toolchain, "leaks")?;
@@ -193,20 +213,20 @@ fn leaked_goroutines(toolchain: &Toolchain) -> Result<()> {
     let total: i64 = raw.samples.iter().filter_map(|sample| sample.values.first()).sum();
     let own = |functions: &[String]| functions.iter().any(|name| name.starts_with("main.leaked"));
     ensure!(raw.samples.iter().all(|sample| own(&sample.functions)), "{raw:?}");
-    ensure!((23..=24).contains(&total), "{raw:?}");
+    ensure!(LEAKED.contains(&total), "{raw:?}");
     let text = served.get("goroutineleak?debug=1")?.text();
     let counted = text
         .lines()
         .next()
         .and_then(|line| line.strip_prefix("goroutineleak profile: total "));
-    let counted: u64 = counted.context("no total")?.parse()?;
-    ensure!((23..=24).contains(&counted), "{text}");
+    let counted: i64 = counted.context("no total")?.parse()?;
+    ensure!(LEAKED.contains(&counted), "{text}");
     let full = served.get("goroutineleak?debug=2")?.text();
     let marked = full
         .lines()
         .filter(|line| line.starts_with("goroutine ") && line.contains(" (leaked)"))
-        .count();
-    ensure!((23..=24).contains(&marked), "{marked} are marked");
+        .count() as i64;
+    ensure!(LEAKED.contains(&marked), "{marked} are marked");
     // All are told of, as Go does.
     ensure!(
         full.contains("main.heldReceive(...)"),
