@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         traced("serve::pages", pages),
         traced("serve::refusals", refusals),
         traced("serve::many_at_once", many_at_once),
+        trial("serve::exact_under_requests", &with_go, exact_under_requests),
         traced("serve::clients_that_stall", clients_that_stall),
         traced("serve::the_process_ends", the_process_ends),
         traced("serve::told_to_end", told_to_end),
@@ -280,6 +283,47 @@ fn many_at_once() -> Result<()> {
     running.end_well()
 }
 
+/// A program that allocates as fast as it can, and clients that ask as fast as they can: nothing is lost, and every answer
+/// is whole.
+fn exact_under_requests() -> Result<()> {
+    let (mut running, served) = served("hammer")?;
+    let done = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = ["heap", "allocs?debug=1", "heap?seconds=1", ""]
+        .into_iter()
+        .map(|name| {
+            let (url, done) = (served.at(name), Arc::clone(&done));
+            thread::spawn(move || -> Result<u32> {
+                let mut asked = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let answer = http::get(&url)?;
+                    let length: usize = answer.header("content-length").parse()?;
+                    ensure!(answer.status == 200 && answer.body.len() == length, "{}", answer.text());
+                    asked += 1;
+                }
+                Ok(asked)
+            })
+        })
+        .collect();
+    let truth = running.play();
+    done.store(true, Ordering::Relaxed);
+    for client in clients {
+        let asked = client.join().map_err(|_| anyhow!("a client has panicked"))??;
+        ensure!(asked > 0, "a client was never answered");
+    }
+    let found = pprof::read(&served.at("heap"))?.by_function();
+    for (name, values) in expected(&truth?) {
+        ensure!(
+            found.get(&name) == Some(&values),
+            "{name}: {:?}, true is {values:?}",
+            found.get(&name)
+        );
+    }
+    let text = served.get("heap?debug=1")?.text();
+    ensure!(!text.contains("# lost"), "{text}");
+    served.stop()?;
+    running.end_well()
+}
+
 /// Clients that say nothing, say half of something, or take nothing of what they asked for keep nobody else waiting, and
 /// the trace loses nothing. In the end they are let go.
 fn clients_that_stall() -> Result<()> {
@@ -428,15 +472,9 @@ fn nowhere_to_listen() -> Result<()> {
 /// Not for this machine alone: said once, and any name will do.
 fn everybody_may_ask() -> Result<()> {
     let running = Fixture::compile("malloc")?.start(&[])?;
-    let mut served = serve(running.pid(), &["--min-age", "1h", "--max-stacks", "16"]);
-    // The last of an option counts nowhere: the address is given once.
-    if let Ok(served) = &mut served {
-        ensure!(served.url.contains("127.0.0.1"), "{}", served.url);
-    }
-    served?.stop()?;
     let pid = running.pid().to_string();
     let mut command = leaktrace_tests::tracer::command();
-    command.args(["serve", "--pid", &pid, "--listen", "0.0.0.0:0"]);
+    command.args(["serve", "--pid", &pid, "--listen", "0.0.0.0:0", "--max-stacks", "16"]);
     let mut child = leaktrace_tests::child::Child::spawn(&mut command)?;
     let url = child.out.expect("http://0.0.0.0:")?;
     let served = Served {

@@ -48,6 +48,8 @@ pub struct Goroutine {
     pub waiting_since: u64,
     /// Return address of the `go` statement that made it; 0 if the runtime itself did.
     pub created_at: u64,
+    /// Number of the goroutine that did; 0 if that is not known.
+    pub parent: u64,
     /// First instruction of its function.
     pub start: u64,
     /// Where its stack is.
@@ -247,6 +249,7 @@ fn parse(address: u64, bytes: &[u8], layout: &Layout) -> Read {
         state,
         waiting_since: if is_parked { field(g.waitsince) } else { 0 },
         created_at: field(g.gopc),
+        parent: g.parent_goid.map_or(0, field),
         start: field(g.startpc),
         stack: (field(g.stack), field(g.stack + 8)),
         sp,

@@ -63,6 +63,9 @@ pub struct G {
     pub goid: usize,
     pub waitsince: usize,
     pub waitreason: usize,
+    /// Since Go 1.21.
+    #[serde(default, rename = "parentGoid")]
+    pub parent_goid: Option<usize>,
     pub gopc: usize,
     pub startpc: usize,
     pub waiting: usize,

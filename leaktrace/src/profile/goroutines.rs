@@ -124,6 +124,8 @@ pub struct GoroutineStack {
 pub struct Single {
     /// Its number, as in Go's own traces.
     pub id: u64,
+    /// The number of the one that made it; 0 where that is not known.
+    pub parent: u64,
     /// The least time that it has waited: since a garbage collection first saw it wait.
     pub waited_ns: Option<u64>,
     /// Whether it is proven to wait for ever.

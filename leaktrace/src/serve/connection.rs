@@ -34,7 +34,7 @@ const HEADER_BYTES: usize = 16 << 10;
 /// Answers until the session ends, then finishes what is under way.
 pub async fn run(listener: Listener, sources: Sources) {
     let mut ending = sources.ending.clone();
-    let is_local = listener.address.ip().is_loopback();
+    let is_local = listener.is_local();
     let pages = Arc::new(Pages::new(sources, listener.address));
     let places = Arc::new(Semaphore::new(CONNECTIONS as usize));
     loop {

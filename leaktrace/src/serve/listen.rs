@@ -31,9 +31,14 @@ impl Listener {
         format!("http://{}{}", self.address, super::route::INDEX)
     }
 
+    /// Whether only this machine can reach it.
+    pub(super) fn is_local(&self) -> bool {
+        self.address.ip().to_canonical().is_loopback()
+    }
+
     /// What is to be said of who can read what is served, if not only this machine can.
     pub fn warning(&self) -> Option<String> {
-        (!self.address.ip().is_loopback()).then(|| {
+        (!self.is_local()).then(|| {
             format!(
                 "{} is not only this machine's: whoever reaches it can read the stacks and the command line of the \
                  process; there is no password",

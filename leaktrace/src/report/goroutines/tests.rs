@@ -130,6 +130,7 @@ fn told() -> Goroutines {
     let mut told = goroutines();
     let single = |id, minutes: u64| Single {
         id,
+        parent: id - 7,
         waited_ns: (minutes > 0).then_some(minutes * 60_000_000_000),
         leaked: id == 9,
     };
@@ -183,14 +184,15 @@ fn counts_are_as_gos_own() {
 #[test]
 fn traces_are_as_gos_own() {
     let calls = "main.accept(...)\n\t/src/main.go:40\nmain.serve.func1(...)\n\t/src/main.go:30 +0x105\n\
-                 created by main.serve\n\t/src/main.go:12 +0x6b\n";
+                 created by main.serve";
+    let place = "\n\t/src/main.go:12 +0x6b\n";
     assert_eq!(
         written(|out| write_traces(&told(), out)),
         format!(
-            "goroutine 7 [chan receive]:\n{calls}\n\
+            "goroutine 7 [chan receive]:\n{calls}{place}\n\
              goroutine 8 [running]:\n\tgoroutine running on other thread; stack unavailable\n\
-             created by main.serve\n\t/src/main.go:20 +0x6b\n\n\
-             goroutine 9 [chan receive (leaked), 3 minutes]:\n{calls}"
+             created by main.serve in goroutine 1\n\t/src/main.go:20 +0x6b\n\n\
+             goroutine 9 [chan receive (leaked), 3 minutes]:\n{calls} in goroutine 2{place}"
         )
     );
 }

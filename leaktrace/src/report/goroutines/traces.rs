@@ -35,7 +35,7 @@ pub fn write_traces(goroutines: &Goroutines, out: &mut Vec<u8>) -> io::Result<()
         write_header(*one, &stack.state, out)?;
         write_calls(goroutines, &stack.stack.frames, out)?;
         if let Some(site) = goroutines.sites.get(stack.site) {
-            write_creator(goroutines, site, out)?;
+            write_creator(goroutines, site, one.parent, out)?;
         }
     }
     Ok(())
@@ -72,14 +72,18 @@ fn write_calls(goroutines: &Goroutines, frames: &[Frame], out: &mut dyn Write) -
 }
 
 /// The statement is where the innermost call is; the function is the one that it was inlined into, as in Go's own.
-fn write_creator(goroutines: &Goroutines, site: &CreationSite, out: &mut dyn Write) -> io::Result<()> {
+fn write_creator(goroutines: &Goroutines, site: &CreationSite, parent: u64, out: &mut dyn Write) -> io::Result<()> {
     let (Some(statement), Some(function)) = (site.created_by.first(), site.created_by.last()) else {
         return Ok(());
     };
     if !function.name().is_none_or(is_shown) {
         return Ok(());
     }
-    writeln!(out, "created by {}", frame_name(function))?;
+    write!(out, "created by {}", frame_name(function))?;
+    if parent > 0 {
+        write!(out, " in goroutine {parent}")?;
+    }
+    writeln!(out)?;
     write_place(statement, goroutines.offsets.get(&statement.address).copied(), out)
 }
 

@@ -318,6 +318,7 @@ fn groups(snapshot: &Snapshot, lost_ones: &Lost) -> HashMap<GroupKey, GoroutineS
         group.longest_wait_ns = group.longest_wait_ns.max(wait);
         group.each.push(Single {
             id: goroutine.id,
+            parent: goroutine.parent,
             waited_ns: wait,
             leaked: lost.is_some(),
         });
