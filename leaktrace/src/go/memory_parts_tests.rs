@@ -58,7 +58,7 @@ fn mappings_are_told_by_what_they_are() {
     let map = Map {
         arenas: HashSet::from([0xc0_0000_0000 >> ARENA_BITS]),
         code: HashSet::from([((0, 0), 7)]),
-        variables: vec![0x50_0000..0x60_0000],
+        variables: std::iter::once(0x50_0000..0x60_0000).collect(),
         stacks: vec![0x7f00_0000_1000],
         named: true,
     };

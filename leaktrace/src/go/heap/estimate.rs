@@ -49,6 +49,7 @@ impl Estimate {
     }
 
     /// Both together.
+    #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
             samples: self.samples.saturating_add(other.samples),
@@ -59,6 +60,7 @@ impl Estimate {
     }
 
     /// The same, with what one of its samples says changed.
+    #[must_use]
     pub fn changed(self, before: Self, after: Self) -> Self {
         Self {
             samples: self.samples,
@@ -69,6 +71,7 @@ impl Estimate {
     }
 
     /// What can be expected of it where only a part is what it should be: no samples.
+    #[must_use]
     pub fn part(self, part: f64) -> Self {
         Self {
             samples: 0,

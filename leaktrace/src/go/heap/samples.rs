@@ -93,9 +93,10 @@ pub struct SiteEstimate {
 
 impl SiteEstimate {
     fn add(&mut self, sample: &Sample, weight: f64) {
-        let (all, by_cohort) = match sample.is_live {
-            true => (&mut self.live, &mut self.cohorts),
-            false => (&mut self.young, &mut self.young_cohorts),
+        let (all, by_cohort) = if sample.is_live {
+            (&mut self.live, &mut self.cohorts)
+        } else {
+            (&mut self.young, &mut self.young_cohorts)
         };
         let seen = Estimate::of(weight, sample.object_size);
         *all = all.plus(seen);
@@ -167,16 +168,18 @@ impl Samples {
         let span = &event.span;
         let is_taken = |index: u64| bit(event.bits, index);
         self.drop_gone(span, event.large, is_taken);
-        let free = match event.large {
-            true => Some(0),
-            false => (span.free_index..span.objects).find(|&index| !is_taken(index)),
+        let free = if event.large {
+            Some(0)
+        } else {
+            (span.free_index..span.objects).find(|&index| !is_taken(index))
         };
         let Some(index) = free else { return };
         let address = span.base + index * span.object_size;
         self.next += 1;
-        let weight = match event.large {
-            true => self.add_large(event),
-            false => self.add_filling(event, address),
+        let weight = if event.large {
+            self.add_large(event)
+        } else {
+            self.add_filling(event, address)
         };
         if self.pending.len() >= self.limit {
             self.refused += 1;

@@ -39,9 +39,12 @@ pub struct Span {
 impl Span {
     /// Reads a description; nothing if the span holds no objects, or makes no sense.
     pub fn parse(layout: &layout::Span, bytes: &[u8]) -> Option<Self> {
-        let count = |at| match layout.wide_counts {
-            true => u64_at(bytes, at),
-            false => u16_at(bytes, at).map(u64::from),
+        let count = |at| {
+            if layout.wide_counts {
+                u64_at(bytes, at)
+            } else {
+                u16_at(bytes, at).map(u64::from)
+            }
         };
         let span = Self {
             base: u64_at(bytes, layout.start_addr)?,

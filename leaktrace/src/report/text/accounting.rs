@@ -35,9 +35,10 @@ fn totals(profile: &Profile) -> String {
     );
     let Some(go) = go else { return native };
     let golang = golang::totals(go);
-    match all.allocations > of_go.0 {
-        true => format!("{native}; {golang}"),
-        false => golang,
+    if all.allocations > of_go.0 {
+        format!("{native}; {golang}")
+    } else {
+        golang
     }
 }
 

@@ -121,13 +121,13 @@ fn own_sites(own: &OwnProfile) -> Vec<String> {
             .filter_map(|frame| frame.name())
             .take(3)
             .collect();
-        let line = format!(
+        let text = format!(
             "{:>10} in {}  {}",
             units::size(site.live_bytes),
             units::count(site.live_count, "object"),
             calls.join(" ← ")
         );
-        crate::report::one_line(&line).into_owned()
+        crate::report::one_line(&text).into_owned()
     };
     let mut lines: Vec<String> = live.clone().take(OWN_SITES).map(site).collect();
     let more = live.count().saturating_sub(OWN_SITES);

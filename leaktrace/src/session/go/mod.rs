@@ -196,7 +196,9 @@ impl GoTrace {
             let filling = samples.filling();
             let taken = judge.taken(&filling)?;
             for (address, taken) in filling.into_iter().zip(taken) {
-                taken.into_iter().for_each(|taken| samples.set_taken(address, taken));
+                if let Some(taken) = taken {
+                    samples.set_taken(address, taken);
+                }
             }
             let verdicts = judge.judge(samples)?;
             // A place can have been taken anew before its mark was read: what told of that is here by now.

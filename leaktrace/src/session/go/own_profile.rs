@@ -17,7 +17,7 @@ pub fn told(runtime: &Runtime, sampled: &Sampled) -> OwnProfile {
     }
     let mut sites: Vec<OwnSite> = by_stack
         .into_iter()
-        .map(|(stack, site)| named(runtime, stack, site))
+        .map(|(stack, site)| named(runtime, stack, &site))
         .collect();
     sites.sort_by_key(|site| std::cmp::Reverse((site.live_bytes, site.allocated_bytes)));
     OwnProfile {
@@ -40,7 +40,7 @@ fn add(all: &mut OwnSite, site: &SampledSite, rate: u64) {
     all.allocated_bytes = all.allocated_bytes.saturating_add(bytes(site.allocations));
 }
 
-fn named(runtime: &Runtime, stack: &[u64], site: OwnSite) -> OwnSite {
+fn named(runtime: &Runtime, stack: &[u64], site: &OwnSite) -> OwnSite {
     let frames = stack.iter().flat_map(|&address| frames(runtime, address)).collect();
     let mut stack = Stack {
         whole: false,
@@ -48,7 +48,7 @@ fn named(runtime: &Runtime, stack: &[u64], site: OwnSite) -> OwnSite {
         frames,
     };
     trim(&mut stack);
-    OwnSite { stack, ..site }
+    OwnSite { stack, ..site.clone() }
 }
 
 /// The calls at a return address of Go code, innermost first.
