@@ -42,13 +42,15 @@ fn totals(previous: Option<&Profile>, now: &Profile) -> String {
     } else {
         String::new()
     };
+    let goroutines = now.timeline.iter().rev().find_map(|point| point.go?.goroutines);
+    let goroutines = goroutines.map_or_else(String::new, |count| format!(", {}", units::count(count, "goroutine")));
     let lost = if accounting.complete {
         ""
     } else {
         "; incomplete: events were lost"
     };
     format!(
-        "{}: {} in {}{}{resident}{lost}",
+        "{}: {} in {}{}{resident}{goroutines}{lost}",
         units::duration(now.window.duration_ns),
         units::size(accounting.live_bytes),
         units::count(accounting.live_count, "block"),
