@@ -317,8 +317,12 @@ impl Trace {
     pub fn stop(&mut self) -> Result<()> {
         self.look_for_main_thread();
         self.judge(true);
-        if let Some(go) = &mut self.go {
+        if self.is_still_the_same()
+            && let Some(go) = &mut self.go
+        {
             go.look_around(&self.space);
+        }
+        if let Some(go) = &mut self.go {
             go.put_rate_back();
         }
         // Names for what was seen last, while the process is there to give them.
@@ -352,6 +356,12 @@ impl Trace {
     /// Notes how the process ended.
     pub fn set_exit(&mut self, exit: Exit) {
         self.target.exit = Some(exit);
+    }
+
+    /// Whether the program is still the one that is traced, and what was read of its memory is its.
+    fn is_still_the_same(&mut self) -> bool {
+        self.recorder.drain();
+        !self.recorder.is_replaced()
     }
 
     /// Asks which objects of Go's heap are live, if it is time for that or `now` is said.
@@ -403,7 +413,9 @@ impl Trace {
 
     fn measure(&mut self) {
         let resident = self.process.resident_bytes().unwrap_or(0);
-        let go = self.go.as_mut().and_then(GoTrace::moment);
+        let moment = self.go.as_mut().and_then(GoTrace::moment);
+        let moment = moment.filter(|_| self.is_still_the_same());
+        let go = self.go.as_mut().zip(moment).map(|(go, moment)| go.keep(moment));
         self.recorder.turn(nanoseconds(self.clock.elapsed()), resident, go);
     }
 

@@ -191,6 +191,10 @@ impl GoTrace {
         }
         let started = Instant::now();
         recorder.drain();
+        // The memory is that of another program by now.
+        if recorder.is_replaced() {
+            return Ok(());
+        }
         let judge = Judge::new(&self.runtime)?;
         if let Some(samples) = recorder.samples() {
             let filling = samples.filling();
@@ -205,7 +209,8 @@ impl GoTrace {
             recorder.drain();
             std::thread::sleep(SETTLING);
             recorder.drain();
-            if let Some(samples) = recorder.samples() {
+            let is_replaced = recorder.is_replaced();
+            if let Some(samples) = recorder.samples().filter(|_| !is_replaced) {
                 samples.apply(&verdicts);
             }
         }
@@ -262,22 +267,24 @@ impl GoTrace {
 
     /// The trace begins: what the runtime counts is counted from here. One that cannot be read has only begun to run.
     pub fn begin(&mut self) {
-        if self.moment().is_none() {
-            self.first = Some(Moment::default());
-        }
+        self.first = Some(self.moment().unwrap_or_default());
     }
 
     /// What the runtime says of itself now; nothing where that cannot be read.
-    pub fn moment(&mut self) -> Option<GoMoment> {
+    pub fn moment(&mut self) -> Option<Moment> {
         if !self.is_trusted() {
             return None;
         }
-        let moment = Moment::read(&self.runtime).ok()?;
-        self.first.get_or_insert_with(|| moment.clone());
         self.count_goroutines();
+        Moment::read(&self.runtime).ok()
+    }
+
+    /// Remembers a moment, and says what a profile says of it.
+    pub fn keep(&mut self, moment: Moment) -> GoMoment {
+        self.first.get_or_insert_with(|| moment.clone());
         let told = moment.told(self.goroutines);
         self.last = Some(moment);
-        Some(told)
+        told
     }
 
     /// Counts the goroutines, unless that took long, and not long ago.
