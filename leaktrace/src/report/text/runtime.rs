@@ -136,3 +136,79 @@ fn own_sites(own: &OwnProfile) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Frame, MemoryPart, OwnSite, Stack, fixture};
+    use crate::report::View;
+
+    fn written(profile: &Profile) -> String {
+        let mut out = Vec::new();
+        let view = View {
+            colour: false,
+            ..crate::report::goroutines::view(10)
+        };
+        write(profile, &view, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn point(seconds: u64) -> TimelinePoint {
+        TimelinePoint {
+            at_ns: seconds * 1_000_000_000,
+            resident_bytes: (20 + seconds) << 20,
+            go: Some(GoMoment {
+                heap_live_bytes: (10 + seconds) << 20,
+                heap_goal_bytes: if seconds == 7 { u64::MAX } else { 32 << 20 },
+                collections: 5 + seconds,
+                pause_ns: 1_000_000 * seconds,
+                goroutines: (seconds != 7).then_some(10 * seconds),
+            }),
+            ..TimelinePoint::default()
+        }
+    }
+
+    #[test]
+    fn programs_without_go_have_no_section() {
+        assert_eq!(written(&fixture::profile()), "");
+    }
+
+    #[test]
+    fn the_runtime_over_time_its_profile_and_the_memory() {
+        let mut profile = fixture::empty();
+        profile.timeline = (1..=40).map(point).collect();
+        let frame = |name: &str| Frame {
+            function: Some(name.to_owned()),
+            ..Frame::default()
+        };
+        let own = |bytes| OwnSite {
+            live_bytes: bytes,
+            live_count: 3,
+            stack: Stack {
+                frames: vec![frame("main.keep\u{1b}[31m"), frame("main.main")],
+                ..Stack::default()
+            },
+            ..OwnSite::default()
+        };
+        profile.go = Some(GoHeap {
+            collections: 39,
+            moment: profile.timeline.last().and_then(|point| point.go),
+            own_profile: Some(OwnProfile {
+                rate: 512 << 10,
+                sites: (0..7).rev().map(|size| own(size << 20)).collect(),
+            }),
+            memory: vec![
+                MemoryPart {
+                    what: "Go heap: pages with objects".to_owned(),
+                    bytes: 40 << 20,
+                },
+                MemoryPart {
+                    what: "program and libraries".to_owned(),
+                    bytes: 3000,
+                },
+            ],
+            ..GoHeap::default()
+        });
+        insta::assert_snapshot!(written(&profile));
+    }
+}
