@@ -197,7 +197,7 @@ fn read_all(runtime: &Runtime, addresses: &[u64]) -> Result<Vec<Read>, GoError> 
     let mut result: Vec<Read> = addresses.iter().map(|_| Read::Unreadable).collect();
     let take = |index: usize, bytes: Option<&[u8]>| {
         if let (Some(slot), Some(&address), Some(bytes)) = (result.get_mut(index), addresses.get(index), bytes) {
-            *slot = parse(address, bytes, runtime.layout);
+            *slot = parse(address, bytes, &runtime.layout);
         }
     };
     runtime

@@ -6,8 +6,10 @@
 
 mod buildinfo;
 pub mod bytes;
+mod debug_info;
 mod goroutines;
 pub mod layout;
+mod layout_found;
 mod locate;
 mod memory;
 mod moduledata;

@@ -83,9 +83,10 @@ impl Functions<'_> {
     fn expect_call(&self, callee: &'static str, code: &[Instruction]) -> Result<(), NoProbe> {
         let why =
             "is not called where it is in the versions that are known: a profile-guided build may have inlined it";
-        match self.calls(code, callee) {
-            true => Ok(()),
-            false => Err(NoProbe { function: callee, why }),
+        if self.calls(code, callee) {
+            Ok(())
+        } else {
+            Err(NoProbe { function: callee, why })
         }
     }
 
@@ -111,9 +112,10 @@ impl Functions<'_> {
             return Err(missing("keeps no frame pointer"));
         }
         let first = after.first().map_or(jump, Instruction::ip);
-        match is_entered(&code, first, jump) {
-            false => Ok(jump),
-            true => Err(missing("comes to where it has its span in more than one way")),
+        if is_entered(&code, first, jump) {
+            Err(missing("comes to where it has its span in more than one way"))
+        } else {
+            Ok(jump)
         }
     }
 }

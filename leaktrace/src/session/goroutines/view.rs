@@ -51,7 +51,7 @@ impl Viewer {
     /// Looks at the goroutines of `process`, whose runtime is given.
     pub fn new(process: &Process, runtime: Runtime) -> Self {
         let layout_of = match runtime.source {
-            LayoutSource::Known => None,
+            LayoutSource::Known | LayoutSource::Debug => None,
             LayoutSource::Nearest(minor) => Some(format!("go1.{minor}")),
         };
         let frame = Goroutines {
@@ -66,6 +66,7 @@ impl Viewer {
                 experiments: runtime.info.experiments.clone(),
                 build_mode: runtime.info.build_mode.clone(),
                 layout_of,
+                layout_from: Some(runtime.source.name().to_owned()),
             },
             ..Goroutines::default()
         };
