@@ -118,7 +118,7 @@ impl List {
         let size = runtime.layout.g.size;
         let ranges: Vec<(u64, usize)> = self.addresses.iter().map(|&address| (address, size)).collect();
         let read = runtime.memory.each(&ranges, |_, bytes| {
-            if let Some(Read::Live(one)) = bytes.map(|bytes| parse(0, bytes, runtime.layout)) {
+            if let Some(Read::Live(one)) = bytes.map(|bytes| parse(0, bytes, &runtime.layout)) {
                 take(one.start);
             }
         });
@@ -211,7 +211,7 @@ fn read_all(runtime: &Runtime, addresses: &[u64]) -> Result<Vec<Read>, GoError> 
     let mut result: Vec<Read> = addresses.iter().map(|_| Read::Unreadable).collect();
     let take = |index: usize, bytes: Option<&[u8]>| {
         if let (Some(slot), Some(&address), Some(bytes)) = (result.get_mut(index), addresses.get(index), bytes) {
-            *slot = parse(address, bytes, runtime.layout);
+            *slot = parse(address, bytes, &runtime.layout);
         }
     };
     runtime

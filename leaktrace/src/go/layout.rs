@@ -238,10 +238,23 @@ pub struct Record {
 /// Where a layout comes from: how far it can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// It is that of the program's own debug information.
+    Debug,
     /// It is the one of the program's version.
     Known,
     /// It is the one of the nearest version that is known: `go1.N`.
     Nearest(u32),
+}
+
+impl Source {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug_info",
+            Self::Known => "version",
+            Self::Nearest(_) => "nearest_version",
+        }
+    }
 }
 
 impl Layout {
@@ -256,6 +269,16 @@ impl Layout {
             Source::Nearest(nearest)
         };
         Some((layout, source))
+    }
+
+    /// The same as written down, which debug information can be set over.
+    pub(super) fn written(minor: Option<u32>) -> Option<serde_json::Value> {
+        let versions: serde_json::Value = serde_json::from_str(include_str!("layouts.json")).ok()?;
+        let version = match Self::of(minor)?.1 {
+            Source::Nearest(nearest) => nearest,
+            Source::Known | Source::Debug => minor?,
+        };
+        versions.get(format!("1.{version}")).cloned()
     }
 
     /// The versions whose layouts are known, oldest first: `N` of Go 1.N.

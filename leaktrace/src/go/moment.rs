@@ -134,7 +134,7 @@ impl Places {
         };
         let (before, after) = (u32_at(piece(0)?, 0), u32_at(piece(3)?, 0));
         let collections = before.filter(|_| before == after);
-        Ok(collections.and_then(|collections| parse(collections, piece(1).ok()?, piece(2).ok()?, runtime.layout)))
+        Ok(collections.and_then(|collections| parse(collections, piece(1).ok()?, piece(2).ok()?, &runtime.layout)))
     }
 }
 

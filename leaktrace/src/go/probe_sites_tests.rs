@@ -105,6 +105,7 @@ fn probes_are_found_in_programs_and_libraries_linked_by_cs_linker() {
     let cgo = SOURCE.replacen("import (", "import \"C\"\nimport (", 1);
     for go in Toolchain::oldest_and_newest() {
         check(&go, &go.build(&[], &cgo));
+        check(&go, &go.build(&["-race"], SOURCE));
         check(&go, &go.build(&["-buildmode=c-shared"], &cgo));
         let stripped = go.build(&["-buildmode=pie", "-ldflags=-linkmode=external -s -w"], &cgo);
         assert!(found(&stripped).is_ok(), "{go:?}");

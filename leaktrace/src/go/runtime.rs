@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::bytes::{u32_at, u64_at};
 use super::goroutines::List;
 use super::layout::{Layout, Source};
+use super::layout_found::{Found, Unfit};
 use super::locate::{Globals, Goroutines, OwnProfile, wait_reasons};
 use super::memory::Memory;
 use super::program::Program;
@@ -108,9 +109,11 @@ pub struct Runtime {
     /// What the process's addresses are above those of the file.
     pub bias: u64,
     /// Where the fields of its structures are.
-    pub layout: &'static Layout,
+    pub layout: Arc<Layout>,
     /// Where that is known from.
     pub source: Source,
+    /// Structures that the program's debug information describes otherwise than they can be read.
+    pub unfit: Vec<Unfit>,
     /// Where its variables are, as the process counts addresses.
     pub globals: Globals,
     /// Names of the reasons to wait, by number; empty if they were not found.
@@ -161,9 +164,11 @@ impl Runtime {
         let program =
             Program::read(file.file(), headers, BUDGET).ok_or_else(|| missing("table of functions (.gopclntab)"))?;
         let module = program.module.ok_or_else(|| missing("description (moduledata)"))?;
-        let (layout, source) = Layout::of(info.minor()).ok_or_else(|| missing("layout"))?;
+        let found = Found::of(&info, file.file(), headers).ok_or_else(|| missing("layout"))?;
         let words = Words::read(file.file(), headers);
-        let globals = Globals::find(&program.table, &words, layout, |address| module.is_zeroed(address));
+        let globals = Globals::find(&program.table, &words, &found.layout, |address| {
+            module.is_zeroed(address)
+        });
         let arrays = wait_reasons(&program.table, &words).into_iter();
         let reasons = arrays.map(|array| read_reasons(&words, array)).max_by_key(Vec::len);
         let reasons = reasons.filter(|names| names.len() >= LEAST_REASONS).unwrap_or_default();
@@ -177,8 +182,9 @@ impl Runtime {
             has_others: has_others(space, &file),
             module,
             bias,
-            layout,
-            source,
+            layout: Arc::new(found.layout),
+            source: found.source,
+            unfit: found.unfit,
             info,
             file,
         })

@@ -66,6 +66,10 @@ pub struct GoProgram {
     /// passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout_of: Option<String>,
+    /// Where the layout of the runtime's structures is known from: `debug_info` (the program's own), `version`, or
+    /// `nearest_version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout_from: Option<String>,
 }
 
 /// A `go` statement, and the goroutines that it made.

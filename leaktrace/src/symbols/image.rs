@@ -13,14 +13,13 @@ use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use object::elf::{self, CompressionHeader64};
-use object::pod::{bytes_of, bytes_of_slice, from_bytes};
-use object::read::{CompressedData, CompressionFormat};
+use object::elf;
+use object::pod::{bytes_of, bytes_of_slice};
 use object::{LittleEndian, U32, U64};
 
-use crate::target::ElfHeaders;
 use crate::target::files::{fd_path, read_at};
 use crate::target::headers::{Header, Section};
+use crate::target::{ElfHeaders, is_compressed};
 
 const ENDIAN: LittleEndian = LittleEndian;
 /// Most bytes of symbols of one file, where that is all that is copied.
@@ -222,9 +221,9 @@ fn absent(section: &Section) -> Section {
 /// Appends the contents of a section to the copy, and gives its header there.
 fn copy_section(file: &File, section: &Section, memory: &mut File, left: &mut u64) -> io::Result<Section> {
     let at = align(memory)?;
-    let compressed = section.sh_flags.get(ENDIAN).0 & elf::SHF_COMPRESSED.0 != 0;
+    let compressed = is_compressed(section);
     let size = if compressed {
-        let contents = decompress(file, section, *left)?;
+        let contents = ElfHeaders::full_contents(file, section, *left)?;
         memory.write_all(&contents)?;
         contents.len() as u64
     } else {
@@ -263,30 +262,6 @@ fn copy_range(file: &File, offset: u64, size: u64, memory: &mut File) -> io::Res
         left -= part;
     }
     Ok(())
-}
-
-fn decompress(file: &File, section: &Section, limit: u64) -> io::Result<Vec<u8>> {
-    let contents = ElfHeaders::contents(file, section, limit)?;
-    let (header, data) = from_bytes::<CompressionHeader64<LittleEndian>>(&contents)
-        .map_err(|()| malformed("a compressed section cut short"))?;
-    let uncompressed_size = header.ch_size.get(ENDIAN);
-    if uncompressed_size > limit {
-        return Err(malformed("a compressed section that would grow too large"));
-    }
-    let format = match header.ch_type.get(ENDIAN) {
-        elf::ELFCOMPRESS_ZLIB => CompressionFormat::Zlib,
-        elf::ELFCOMPRESS_ZSTD => CompressionFormat::Zstandard,
-        _ => return Err(malformed("a section compressed in an unknown way")),
-    };
-    let data = CompressedData {
-        format,
-        data,
-        uncompressed_size,
-    };
-    Ok(data
-        .decompress()
-        .map_err(|_| malformed("damaged compressed data"))?
-        .into_owned())
 }
 
 /// Fills up to a multiple of 8, which every section's alignment divides, and says where that is.

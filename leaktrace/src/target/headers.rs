@@ -218,7 +218,7 @@ fn table<T: Pod>(file: &File, offset: u64, count: u16, entry_size: u16) -> io::R
         .to_vec())
 }
 
-fn malformed(what: &str) -> io::Error {
+pub(super) fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 

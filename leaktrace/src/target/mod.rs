@@ -3,6 +3,7 @@
 //! Reads `/proc` and files of the target; attaches nothing and changes nothing. Everything read here is under the
 //! target's control, so every read is bounded and only regular files are opened.
 
+mod compressed;
 pub mod elf;
 pub(crate) mod files;
 pub mod headers;
@@ -20,6 +21,7 @@ pub mod space;
 #[cfg(test)]
 pub(crate) mod test_programs;
 
+pub use compressed::is_compressed;
 pub use files::Root;
 pub use headers::ElfHeaders;
 pub use mappings::{Mapping, holds_generated, read_mappings};

@@ -120,7 +120,7 @@ impl<'a> Judge<'a> {
 
     /// Where the spans are described to which these pages belong; 0 for none. Nothing at all if there is no table.
     fn descriptions(&self, pages: &[u64]) -> io::Result<Option<Vec<u64>>> {
-        let (memory, layout) = (self.runtime.memory, self.runtime.layout);
+        let (memory, layout) = (self.runtime.memory, &self.runtime.layout);
         let table = memory.word(self.heap.wrapping_add(layout.mheap.arenas as u64))?;
         if table == 0 {
             return Ok(None);

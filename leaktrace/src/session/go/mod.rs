@@ -155,16 +155,7 @@ impl GoTrace {
 
     /// What a profile says of the program.
     pub fn program(&self) -> GoProgram {
-        let runtime = &self.runtime;
-        GoProgram {
-            version: runtime.info.version.clone(),
-            experiments: runtime.info.experiments.clone(),
-            build_mode: runtime.info.build_mode.clone(),
-            layout_of: match runtime.source {
-                LayoutSource::Known => None,
-                LayoutSource::Nearest(minor) => Some(format!("go1.{minor}")),
-            },
-        }
+        program(&self.runtime)
     }
 
     /// Why nothing can be said of what is live, if so; once.
@@ -223,7 +214,7 @@ impl GoTrace {
     pub fn cautions(&self) -> Vec<String> {
         let runtime = &self.runtime;
         let nearest = match runtime.source {
-            LayoutSource::Known => None,
+            LayoutSource::Debug | LayoutSource::Known => None,
             LayoutSource::Nearest(minor) => Some(format!(
                 "the layout of {} is not known: that of go1.{minor} is used, if it stands up to the checks",
                 runtime.info.version
@@ -316,6 +307,20 @@ impl GoTrace {
             }
         }
         self.trust == Trust::Full
+    }
+}
+
+/// What is said of a program.
+pub fn program(runtime: &Runtime) -> GoProgram {
+    GoProgram {
+        version: runtime.info.version.clone(),
+        experiments: runtime.info.experiments.clone(),
+        build_mode: runtime.info.build_mode.clone(),
+        layout_of: match runtime.source {
+            LayoutSource::Debug | LayoutSource::Known => None,
+            LayoutSource::Nearest(minor) => Some(format!("go1.{minor}")),
+        },
+        layout_from: Some(runtime.source.name().to_owned()),
     }
 }
 

@@ -9,16 +9,16 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::{
     go::{
-        Chains, GoError, LayoutSource, Runtime, Snapshot, State,
+        Chains, GoError, Runtime, Snapshot, State,
         reach::{self, Object},
         shown,
     },
     profile::{
         Ending, Frame, Stack, Tool,
-        goroutines::{CreationSite, GoProgram, GoroutineCount, GoroutineStack, Goroutines, Leaks, SCHEMA, Single},
+        goroutines::{CreationSite, GoroutineCount, GoroutineStack, Goroutines, Leaks, SCHEMA, Single},
     },
     session::{
-        go::frames,
+        go::{self, frames},
         trace::target_info,
         window::{Clock, nanoseconds},
     },
@@ -51,10 +51,6 @@ type SiteKey = (u64, u64);
 impl Viewer {
     /// Looks at the goroutines of `process`, whose runtime is given.
     pub fn new(process: &Process, runtime: Runtime) -> Self {
-        let layout_of = match runtime.source {
-            LayoutSource::Known => None,
-            LayoutSource::Nearest(minor) => Some(format!("go1.{minor}")),
-        };
         let frame = Goroutines {
             schema: SCHEMA.to_owned(),
             tool: Tool {
@@ -62,12 +58,7 @@ impl Viewer {
                 version: env!("CARGO_PKG_VERSION").into(),
             },
             target: target_info(process),
-            go: GoProgram {
-                version: runtime.info.version.clone(),
-                experiments: runtime.info.experiments.clone(),
-                build_mode: runtime.info.build_mode.clone(),
-                layout_of,
-            },
+            go: go::program(&runtime),
             ..Goroutines::default()
         };
         Self {
