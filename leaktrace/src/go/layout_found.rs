@@ -13,10 +13,16 @@ use super::layout::{Layout, Source};
 use crate::target::ElfHeaders;
 
 /// Constants that are numbers of something.
-const CONSTANTS: &[(&str, &str)] = &[("profile", "_KindSpecialProfile")];
+const CONSTANTS: &[(&str, &str)] = &[
+    ("profile", "_KindSpecialProfile"),
+    ("headroom_percent", "memoryLimitHeapGoalHeadroomPercent"),
+];
+/// Those of them that some versions lack: they are 0 there.
+const NEW_CONSTANTS: &[&str] = &["headroom_percent"];
 /// Fields that some versions lack, by structure.
 const OPTIONAL: &[(&str, &str)] = &[
     ("g", "syscallbp"),
+    ("g", "parentGoid"),
     ("memRecordCycle", "alloc_bytes"),
     ("memRecordCycle", "free_bytes"),
 ];
@@ -124,7 +130,9 @@ fn set_over(fields: &mut Map<String, Value>, name: &str, structure: &Structure) 
 
 fn set_constants(fields: &mut Map<String, Value>, described: &Described) {
     for (field, constant) in CONSTANTS {
-        if let Some(&value) = described.constants.get(*constant) {
+        let value = described.constants.get(*constant).copied();
+        let value = value.or_else(|| NEW_CONSTANTS.contains(field).then_some(0));
+        if let Some(value) = value {
             fields.insert((*field).to_owned(), json!(value));
         }
     }
