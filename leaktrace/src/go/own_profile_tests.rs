@@ -18,7 +18,9 @@ fn by_stack(records: impl Iterator<Item = ([u64; 4], Vec<u64>)>) -> BTreeMap<Vec
         stack.truncate(32);
         found.entry(stack).or_default().push(numbers);
     }
-    found.values_mut().for_each(|numbers| numbers.sort_unstable());
+    for numbers in found.values_mut() {
+        numbers.sort_unstable();
+    }
     found
 }
 

@@ -82,3 +82,7 @@ fn read(memory: &File, address: u64) -> io::Result<u64> {
     memory.read_exact_at(&mut bytes, address)?;
     u64_at(&bytes, 0).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
+
+#[cfg(test)]
+#[path = "rate_tests.rs"]
+mod tests;

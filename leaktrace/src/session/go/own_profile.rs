@@ -12,7 +12,8 @@ use crate::{
 /// The profile as a report shows it.
 pub fn told(runtime: &Runtime, sampled: &Sampled) -> OwnProfile {
     let mut by_stack: HashMap<&[u64], OwnSite> = HashMap::new();
-    for site in &sampled.sites {
+    // One without samples has been made since the last collection.
+    for site in sampled.sites.iter().filter(|site| site.allocations > 0) {
         add(by_stack.entry(&site.stack).or_default(), site, sampled.rate);
     }
     let mut sites: Vec<OwnSite> = by_stack
