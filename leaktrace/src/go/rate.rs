@@ -16,8 +16,7 @@ pub enum RateError {
     NotFound,
     /// The linker has left the profile out.
     #[error(
-        "its linker has switched its own heap profile off, as nothing in it asks for one, and the rate is not looked at; \
-         leaktrace's own samples need none"
+        "its linker has switched its own heap profile off, as nothing in it asks for one; leaktrace's own samples need none"
     )]
     Off,
     /// Its memory cannot be read or written.
@@ -83,3 +82,7 @@ fn read(memory: &File, address: u64) -> io::Result<u64> {
     memory.read_exact_at(&mut bytes, address)?;
     u64_at(&bytes, 0).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
+
+#[cfg(test)]
+#[path = "rate_tests.rs"]
+mod tests;

@@ -102,6 +102,10 @@ func tell() {
 }
 
 func main() {
+	// Not by GODEBUG: Go 1.19 sets the rate anew after it has read that.
+	if rate, err := strconv.Atoi(os.Getenv("RATE")); err == nil {
+		runtime.MemProfileRate = rate
+	}
 	if len(os.Args) > 1 {
 		limit, _ := strconv.Atoi(os.Args[1])
 		debug.SetMemoryLimit(int64(limit) << 20)

@@ -12,7 +12,8 @@ use crate::{
 /// The profile as a report shows it.
 pub fn told(runtime: &Runtime, sampled: &Sampled) -> OwnProfile {
     let mut by_stack: HashMap<&[u64], OwnSite> = HashMap::new();
-    for site in &sampled.sites {
+    // One without samples has been made since the last collection.
+    for site in sampled.sites.iter().filter(|site| site.allocations > 0) {
         add(by_stack.entry(&site.stack).or_default(), site, sampled.rate);
     }
     let mut sites: Vec<OwnSite> = by_stack
@@ -41,14 +42,31 @@ fn add(all: &mut OwnSite, site: &SampledSite, rate: u64) {
 }
 
 fn named(runtime: &Runtime, stack: &[u64], site: &OwnSite) -> OwnSite {
-    let frames = stack.iter().flat_map(|&address| frames(runtime, address)).collect();
     let mut stack = Stack {
         whole: false,
         end: Ending::Unknown,
-        frames,
+        frames: joined(stack.iter().map(|&address| frames(runtime, address))),
     };
     trim(&mut stack);
     OwnSite { stack, ..site.clone() }
+}
+
+/// Go's profile has an address for each call, also for those that were inlined: what was told with the call that they
+/// were inlined around is not told again.
+fn joined(calls: impl Iterator<Item = Vec<Frame>>) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let mut told: Vec<Frame> = Vec::new();
+    for calls in calls {
+        let first = calls.first().map(|call| (&call.function, call.line));
+        let again = told.iter().position(|call| Some((&call.function, call.line)) == first);
+        if let Some(place) = again {
+            told.drain(..=place);
+            continue;
+        }
+        told = calls.get(1..).unwrap_or_default().to_vec();
+        frames.extend(calls);
+    }
+    frames
 }
 
 /// The calls at a return address of Go code, innermost first.
@@ -71,6 +89,32 @@ pub fn frames(runtime: &Runtime, address: u64) -> Vec<Frame> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_that_were_inlined_are_told_once() {
+        let at = |name: &str, address, line, inlined| Frame {
+            address,
+            function: Some(name.to_owned()),
+            line: Some(line),
+            inlined,
+            ..Frame::default()
+        };
+        // `inner` in `outer` in `handle`, which `main` calls, and `main` calls itself.
+        let calls = [
+            vec![
+                at("inner", 16, 1, true),
+                at("outer", 16, 2, true),
+                at("handle", 16, 3, false),
+            ],
+            vec![at("outer", 20, 2, true), at("handle", 20, 3, false)],
+            vec![at("handle", 24, 3, false)],
+            vec![at("main", 32, 4, false)],
+            vec![at("main", 32, 4, false)],
+        ];
+        let joined = joined(calls.into_iter());
+        let names: Vec<_> = joined.iter().filter_map(|call| call.function.as_deref()).collect();
+        assert_eq!(names, ["inner", "outer", "handle", "main", "main"]);
+    }
 
     #[test]
     fn samples_are_scaled_by_the_chance_that_an_object_had() {
