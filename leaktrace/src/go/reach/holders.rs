@@ -28,6 +28,10 @@ const MAX_HOLDERS: usize = 5;
 const MAX_LINKS: usize = 6;
 /// Most links of all ways that are read again.
 const MAX_CHECKED: usize = 1 << 22;
+/// Most words of variables that may be pointers.
+const MAX_WORDS: usize = 1 << 26;
+/// No heap begins below this: the kernel maps nothing there.
+const LEAST_ADDRESS: u64 = 65536;
 /// Most processors that the runtime can have.
 const MAX_PROCESSORS: u64 = 1 << 14;
 /// The structure of one is larger than this.
@@ -121,17 +125,19 @@ fn look(
     found: &mut Found,
 ) -> Result<HashMap<u64, Way>, GoError> {
     let snapshot = Snapshot::take(runtime, &mut crate::go::Chains::default(), false)?;
+    // Before the heap: what is new when the heap is copied is then known by nobody, and what was there is whole.
+    let (words, unread) = words_of_variables(runtime)?;
     let heap = Heap::copy(runtime)?;
     if heap.holding > MAX_HOLDING || heap.holding.saturating_mul(4) > available() {
         return Err(runtime.no_proof("it holds so many objects that there is not the memory for the ways to them"));
     }
     found.looks += 1;
     found.heap_bytes = heap.copied;
-    found.unreadable = heap.unreadable;
+    found.unreadable = heap.unreadable + unread;
     let mut paths = Paths::new(&heap);
     let wanted = groups.iter().flatten();
     let numbers: Vec<u64> = wanted.filter_map(|&address| paths.want(address)).collect();
-    found.unreadable += mark(runtime, variables, &snapshot, &heap, &mut paths)?;
+    found.unreadable += mark(runtime, variables, &words, &snapshot, &heap, &mut paths)?;
     let mut checked = Checked::read(runtime, &heap, &paths, &numbers).map_err(|error| runtime.unreadable(error))?;
     let mut ways = HashMap::new();
     for group in groups {
@@ -174,6 +180,7 @@ fn chain(paths: &Paths<'_, Kind>, object: u64) -> Chain {
 fn mark(
     runtime: &Runtime,
     variables: &Variables,
+    words: &[(u64, u64)],
     snapshot: &Snapshot,
     heap: &Heap,
     paths: &mut Paths<'_, Kind>,
@@ -182,8 +189,7 @@ fn mark(
     snapshot.structures.iter().for_each(|&address| paths.forbid(address));
     let processors = processors(runtime, variables, heap);
     processors.iter().for_each(|&address| paths.forbid(address));
-    let mut unreadable = 0;
-    unreadable += push_variables(runtime, variables, paths, false)?;
+    push_variables(variables, words, paths, false);
     paths.run();
     for special in &heap.specials {
         let kind = Kind {
@@ -201,7 +207,7 @@ fn mark(
         }
     }
     paths.run();
-    unreadable += push_stacks(runtime, snapshot, paths)?;
+    let unreadable = push_stacks(runtime, snapshot, paths)?;
     paths.run();
     for &address in &processors {
         paths.allow(address);
@@ -212,33 +218,44 @@ fn mark(
         paths.words_of(address).for_each(|(value, place)| paths.begin(kind, place, value));
     }
     paths.run();
-    unreadable += push_variables(runtime, variables, paths, true)?;
+    push_variables(variables, words, paths, true);
     paths.run();
     Ok(unreadable)
 }
 
-fn push_variables(
-    runtime: &Runtime,
-    variables: &Variables,
-    paths: &mut Paths<'_, Kind>,
-    of_runtime: bool,
-) -> Result<u64, GoError> {
-    each_variable(runtime, |start, bytes| {
+/// The words of variables that may be pointers, each with where it stands; and how many bytes could not be read.
+fn words_of_variables(runtime: &Runtime) -> Result<(Vec<(u64, u64)>, u64), GoError> {
+    let mut words = Vec::new();
+    let mut too_many = false;
+    let unreadable = each_variable(runtime, |start, bytes| {
         for (chunk, place) in bytes.chunks_exact(8).zip((start..).step_by(8)) {
-            let value = u64_at(chunk, 0).unwrap_or(0);
-            if paths.number(value).is_none() {
-                continue;
-            }
-            let (variable, is_runtime) = variables.of(place);
-            if is_runtime == of_runtime {
-                let kind = Kind {
-                    root: Root::Variable(variable),
-                    part: 0,
-                };
-                paths.begin(kind, place, value);
+            match u64_at(chunk, 0) {
+                Some(value) if value >= LEAST_ADDRESS && words.len() < MAX_WORDS => words.push((place, value)),
+                Some(value) => too_many |= value >= LEAST_ADDRESS,
+                None => {}
             }
         }
-    })
+    })?;
+    if too_many {
+        return Err(runtime.no_proof("it has more than 64 million variables"));
+    }
+    Ok((words, unreadable))
+}
+
+fn push_variables(variables: &Variables, words: &[(u64, u64)], paths: &mut Paths<'_, Kind>, of_runtime: bool) {
+    for &(place, value) in words {
+        if paths.number(value).is_none() {
+            continue;
+        }
+        let (variable, is_runtime) = variables.of(place);
+        if is_runtime == of_runtime {
+            let kind = Kind {
+                root: Root::Variable(variable),
+                part: 0,
+            };
+            paths.begin(kind, place, value);
+        }
+    }
 }
 
 fn push_stacks(runtime: &Runtime, snapshot: &Snapshot, paths: &mut Paths<'_, Kind>) -> Result<u64, GoError> {
