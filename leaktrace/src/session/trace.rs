@@ -49,6 +49,7 @@ pub struct Trace {
     way: Option<Way>,
     clock: Clock,
     min_age_ns: u64,
+    reach: bool,
     stacks_seen: usize,
     settled: bool,
     loader_probed: bool,
@@ -121,6 +122,7 @@ impl Trace {
             way: settings.way,
             clock: Clock::new(),
             min_age_ns: nanoseconds(settings.min_age),
+            reach: settings.reach,
             stacks_seen: 0,
             settled: false,
             loader_probed: false,
@@ -319,6 +321,7 @@ impl Trace {
         if let Some(go) = &mut self.go {
             go.look_around(&self.space);
         }
+        self.look_for_holders();
         // Names for what was seen last, while the process is there to give them.
         self.recorder.drain();
         self.follow_code();
@@ -328,6 +331,29 @@ impl Trace {
         self.recorder.tracer().detach();
         self.timings.push(format!("detached in {:.1?}", started.elapsed()));
         self.settle()
+    }
+
+    /// Finds out what holds the live objects, if that was asked for; once, at the end, while the process is there.
+    pub fn look_for_holders(&mut self) {
+        if !std::mem::take(&mut self.reach) {
+            return;
+        }
+        let Some(go) = &mut self.go else {
+            self.notes
+                .push("--reach has nothing to look at: so far it works on the heap of Go programs".to_owned());
+            return;
+        };
+        if !self.process.is_alive() || self.recorder.is_replaced() {
+            let why = "what held the objects of Go's heap is not told: the program has ended";
+            self.notes.push(why.to_owned());
+            return;
+        }
+        match go.look_for_holders(&mut self.recorder) {
+            Ok(line) => self.timings.push(line),
+            Err(why) => self
+                .notes
+                .push(format!("what holds the objects of Go's heap is not told: {why}")),
+        }
     }
 
     /// Stops recording, and takes in all that has been recorded: the numbers are final.

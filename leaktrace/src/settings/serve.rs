@@ -33,6 +33,7 @@ impl ServeSettings {
 /// The trace that serves: it reports to nobody but those who ask.
 fn trace(args: ServeArgs) -> TraceArgs {
     TraceArgs {
+        reach: false,
         pid: Some(args.pid),
         duration: None,
         interval: "10s".to_owned(),

@@ -28,6 +28,8 @@ pub struct TraceSettings {
     pub way: Option<Way>,
     /// Whether a command is held at its end, which takes ptrace until then.
     pub hold: bool,
+    /// Whether to find out in the end what holds the live objects of Go's heap.
+    pub reach: bool,
     /// Whether to say more.
     pub verbose: bool,
     /// Which reports are written, and where.
@@ -75,6 +77,7 @@ impl TraceSettings {
                 AttachWay::KernelWalk => Some(Way::KernelWalk),
             },
             hold: !args.no_hold,
+            reach: args.reach,
             verbose: args.verbose,
             reports,
         })

@@ -5,8 +5,8 @@
 //! which it was first reached. All that the program's variables reach comes first, then what only finalizers do, then
 //! stacks, then what only the runtime's own variables do. Of an object that several hold, the first is told.
 //!
-//! The copy may be torn. So each link of a way is read again from the process; where one is not there any more, what the
-//! heap is like is asked a second time, and the same root must come out.
+//! The copy may be torn. So each link of a way is read again from the process; where one is not there any more, the heap is
+//! looked through again, and the same root must come out twice.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -28,6 +28,9 @@ const MAX_HOLDERS: usize = 5;
 const MAX_LINKS: usize = 6;
 /// Most links of all ways that are read again.
 const MAX_CHECKED: usize = 1 << 22;
+/// How often the heap is looked through at most; and of how many objects one may be left for which that was not enough.
+const MAX_LOOKS: u32 = 3;
+const FEW_OPEN: usize = 50;
 /// Most words of variables that may be pointers.
 const MAX_WORDS: usize = 1 << 26;
 /// No heap begins below this: the kernel maps nothing there.
@@ -46,7 +49,7 @@ pub struct Found {
     pub heap_bytes: u64,
     /// Bytes that could not be read, of the heap, the variables and the stacks.
     pub unreadable: u64,
-    /// How often the heap was looked through: twice, if not all was as before when it was looked at again.
+    /// How often the heap was looked through: again, if not all was as before.
     pub looks: u32,
 }
 
@@ -90,17 +93,21 @@ struct Chain {
 pub fn find(runtime: &Runtime, groups: &[Vec<u64>], names: &dyn Fn(u64) -> Option<String>) -> Result<Found, GoError> {
     let variables = Variables::find(runtime);
     let mut found = Found::default();
-    let mut ways = look(runtime, &variables, groups, &mut found)?;
-    let doubtful = |group: &Vec<u64>| group.iter().copied().filter(|&address| is_doubtful(&ways, address)).collect();
-    let doubtful: Vec<Vec<u64>> = groups.iter().map(doubtful).collect();
-    if doubtful.iter().any(|group| !group.is_empty()) {
-        for (address, again) in look(runtime, &variables, &doubtful, &mut found)? {
+    let mut ways: HashMap<u64, Way> = HashMap::new();
+    let is_open = |ways: &HashMap<u64, Way>, address: &u64| ways.get(address).is_none_or(|way| !way.is_confirmed);
+    let all: usize = groups.iter().map(Vec::len).sum();
+    let mut open = groups.to_vec();
+    while found.looks < MAX_LOOKS {
+        for (address, mut now) in look(runtime, &variables, &open, &mut found)? {
             let before = ways.get(&address).map(|way| way.start.kind.root);
-            let is_same = before == Some(again.start.kind.root);
-            ways.insert(address, Way {
-                is_confirmed: again.is_confirmed || is_same,
-                ..again
-            });
+            now.is_confirmed |= before == Some(now.start.kind.root);
+            ways.insert(address, now);
+        }
+        for group in &mut open {
+            group.retain(|address| is_open(&ways, address));
+        }
+        if open.iter().map(Vec::len).sum::<usize>() * FEW_OPEN <= all {
+            break;
         }
     }
     ways.retain(|_, way| way.is_confirmed);
@@ -111,10 +118,6 @@ pub fn find(runtime: &Runtime, groups: &[Vec<u64>], names: &dyn Fn(u64) -> Optio
     };
     found.holders = groups.iter().map(|group| teller.holders(group, &ways)).collect();
     Ok(found)
-}
-
-fn is_doubtful(ways: &HashMap<u64, Way>, address: u64) -> bool {
-    ways.get(&address).is_some_and(|way| !way.is_confirmed)
 }
 
 /// Looks through a copy of the heap once: the ways to those of the objects that are held.
@@ -304,10 +307,13 @@ fn processors_at(runtime: &Runtime, heap: &Heap, list: u64) -> Option<Vec<u64>> 
         let Some((span, number)) = heap.find(*address) else {
             return false;
         };
-        let contents = heap.contents(span, number);
+        let start = span.base + number * span.object_size;
+        // Since Go 1.22, a word that says what it is stands before a large object.
+        let inside = (*address - start) as usize;
+        let contents = heap.contents(span, number).get(inside..).unwrap_or_default();
         // Its number, and its status, of which there are five.
         let says = u32_at(contents, 0) == Some(index) && u32_at(contents, 4).is_some_and(|status| status < 5);
-        span.object_size > LEAST_PROCESSOR && span.base + number * span.object_size == *address && says
+        span.object_size > LEAST_PROCESSOR && matches!(inside, 0 | 8) && says
     };
     addresses.iter().zip(0..).all(is_one).then_some(addresses)
 }

@@ -90,7 +90,7 @@ fn others_are_named(go: &Toolchain, holders: &BTreeMap<&str, Vec<Holder>>) {
     assert!(stack.starts_with("the stack of a goroutine in main."), "{go:?} {stack}");
     assert!(stack.ends_with(&format!(", created by main.main (main.go:{line})")), "{go:?} {stack}");
     assert_eq!(root("finalizer"), "192 finalizers", "{go:?}");
-    assert_eq!(root("timer"), "a timer, or another of the runtime's own lists", "{go:?}");
+    assert_eq!(root("timer"), "a timer, or another of the runtime's own lists", "{go:?} {holders:#?}");
     let garbage: u64 = holders["garbage"].iter().map(|holder| holder.held).sum();
     assert!(garbage < 20, "{go:?} {holders:#?}");
     let list = main_holder(holders, "list");

@@ -1,8 +1,12 @@
 //! The Go side of a trace: where its heap is probed, and which of the objects sampled are live.
 
+mod holders;
 mod section;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use leaktrace_common::{
     go::{GoLayout, SpanRecord, TAG_LARGE},
@@ -18,7 +22,7 @@ use crate::{
         memory_parts,
     },
     kernel::{AttachPoint, SpanEvent},
-    profile::{GoMoment, MemoryPart, goroutines::GoProgram},
+    profile::{GoMoment, Holder, MemoryPart, goroutines::GoProgram},
     target::AddressSpace,
 };
 
@@ -52,6 +56,8 @@ pub struct GoTrace {
     last: Option<Moment>,
     /// Where the process's resident memory was at the end.
     memory: Vec<MemoryPart>,
+    /// What held the live objects of each site at the end, where that was asked for.
+    holders: HashMap<u32, Vec<Holder>>,
 }
 
 /// Whether what is read of the runtime is believed.
@@ -93,6 +99,7 @@ impl GoTrace {
             first: None,
             last: None,
             memory: Vec::new(),
+            holders: HashMap::new(),
         };
         go.is_trusted();
         Ok(go)
