@@ -107,6 +107,9 @@ pub struct TraceArgs {
     /// Do not hold the command at its end: for programs that do not run under ptrace.
     #[arg(long, requires = "program", conflicts_with = "pid")]
     pub no_hold: bool,
+    /// At the end, find out what holds the live objects of Go's heap: looks through a copy of it.
+    #[arg(long)]
+    pub reach: bool,
     /// How to attach, for when the best way of this kernel is not wanted.
     #[arg(long, value_name = "WAY", default_value = "auto", hide = true)]
     pub attach_with: AttachWay,

@@ -48,6 +48,7 @@ pub async fn run(settings: &TraceSettings, pid: u32) -> Result<()> {
         let end = watch(settings, &mut trace, &mut interrupts, &mut timers).await?;
         let replaced = Instant::now();
         trace.stop()?;
+        trace.take_notes().iter().for_each(|note| output::say(note));
         say_timings(&mut trace, settings);
         if end == End::Exited {
             trace.set_exit(Exit::Ended);

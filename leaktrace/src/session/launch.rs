@@ -203,6 +203,8 @@ impl Session<'_> {
     fn final_profile(&mut self) -> Result<Option<Profile>> {
         let Some(trace) = &mut self.trace else { return Ok(None) };
         trace.settle()?;
+        trace.look_for_holders();
+        trace.take_notes().iter().for_each(|note| output::say(note));
         trace.follow_code();
         Ok(Some(trace.profile(Detail::Full)?))
     }

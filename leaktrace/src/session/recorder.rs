@@ -108,6 +108,12 @@ impl Recorder {
         self.samples.as_mut().map(|(samples, _)| samples)
     }
 
+    /// The site at which an object of Go's heap was allocated, if it is a sample that may be live.
+    pub fn site_of(&self, address: u64) -> Option<u32> {
+        let (samples, _) = self.samples.as_ref()?;
+        samples.site_of(address)
+    }
+
     /// What is known of the sites of Go's heap.
     pub fn estimates(&self) -> HashMap<u32, SiteEstimate> {
         let samples = self.samples.as_ref();

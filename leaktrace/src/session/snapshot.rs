@@ -79,6 +79,9 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
     let now = recorder.now();
     let mut sites = sites(recorder, &now, scene);
     go::describe_sites(&recorder.estimates(), &mut sites);
+    if let Some(go) = scene.go {
+        go.describe_holders(&mut sites);
+    }
     symbolize(recorder, symbolizer, scene, &mut sites);
     let mut sites: Vec<Site> = sites.into_iter().map(|(_, site)| site).collect();
     sites.sort_by(|a, b| {

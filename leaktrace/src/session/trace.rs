@@ -49,6 +49,7 @@ pub struct Trace {
     way: Option<Way>,
     clock: Clock,
     min_age_ns: u64,
+    reach: bool,
     stacks_seen: usize,
     settled: bool,
     loader_probed: bool,
@@ -122,6 +123,7 @@ impl Trace {
             way: settings.way,
             clock: Clock::new(),
             min_age_ns: nanoseconds(settings.min_age),
+            reach: settings.reach,
             stacks_seen: 0,
             settled: false,
             loader_probed: false,
@@ -322,6 +324,7 @@ impl Trace {
         {
             go.look_around(&self.space);
         }
+        self.look_for_holders();
         if let Some(go) = &mut self.go {
             go.put_rate_back();
         }
@@ -334,6 +337,29 @@ impl Trace {
         self.recorder.tracer().detach();
         self.timings.push(format!("detached in {:.1?}", started.elapsed()));
         self.settle()
+    }
+
+    /// Finds out what holds the live objects, if that was asked for; once, at the end, while the process is there.
+    pub fn look_for_holders(&mut self) {
+        if !std::mem::take(&mut self.reach) {
+            return;
+        }
+        let Some(go) = &mut self.go else {
+            self.notes
+                .push("--reach has nothing to look at: so far it works on the heap of Go programs".to_owned());
+            return;
+        };
+        if !self.process.is_alive() || self.recorder.is_replaced() {
+            let why = "what held the objects of Go's heap is not told: the program has ended";
+            self.notes.push(why.to_owned());
+            return;
+        }
+        match go.look_for_holders(&mut self.recorder) {
+            Ok(line) => self.timings.push(line),
+            Err(why) => self
+                .notes
+                .push(format!("what holds the objects of Go's heap is not told: {why}")),
+        }
     }
 
     /// Stops recording, and takes in all that has been recorded: the numbers are final.

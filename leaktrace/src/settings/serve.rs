@@ -34,6 +34,7 @@ impl ServeSettings {
 fn trace(args: ServeArgs) -> TraceArgs {
     TraceArgs {
         go_mem_profile_rate: None,
+        reach: false,
         pid: Some(args.pid),
         duration: None,
         interval: "10s".to_owned(),

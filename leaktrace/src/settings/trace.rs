@@ -30,6 +30,8 @@ pub struct TraceSettings {
     pub hold: bool,
     /// The rate of Go's own heap profile while it is traced, if it is to be set.
     pub go_rate: Option<u64>,
+    /// Whether to find out in the end what holds the live objects of Go's heap.
+    pub reach: bool,
     /// Whether to say more.
     pub verbose: bool,
     /// Which reports are written, and where.
@@ -78,6 +80,7 @@ impl TraceSettings {
             },
             hold: !args.no_hold,
             go_rate: args.go_mem_profile_rate.as_deref().map(go_rate).transpose()?,
+            reach: args.reach,
             verbose: args.verbose,
             reports,
         })

@@ -299,6 +299,11 @@ impl Samples {
         sites
     }
 
+    /// The site at which the object at `address` was allocated, if it is a sample that may be live.
+    pub fn site_of(&self, address: u64) -> Option<u32> {
+        self.pending.get(&address).map(|sample| sample.site)
+    }
+
     /// Addresses of the objects of each site that are live, those that stand for most first; at most `most` of each.
     pub fn live_objects(&self, most: usize) -> HashMap<u32, Vec<u64>> {
         let open = self.weights.open();

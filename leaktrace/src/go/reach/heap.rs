@@ -23,6 +23,8 @@ const MAX_PAGES: u64 = 1 << 26;
 const MAX_SPECIALS: usize = 1 << 22;
 /// How much of a special is looked at for pointers: they are shorter.
 const SPECIAL_BYTES: usize = 64;
+/// Kind of a special that is a finalizer (`_KindSpecialFinalizer`, the same in all versions).
+const FINALIZER: u8 = 1;
 /// State of a run of pages that holds objects.
 const IN_USE: u8 = 1;
 /// Stands for no run of pages.
@@ -53,6 +55,19 @@ pub struct Span {
     specials: u64,
 }
 
+/// A finalizer, a cleanup, or the like.
+#[derive(Clone, Debug)]
+pub struct Special {
+    /// Where it is.
+    pub address: u64,
+    /// The object it belongs to.
+    pub object: u64,
+    /// Whether it is a finalizer: it needs what the object refers to, though not the object.
+    pub is_finalizer: bool,
+    /// What stands in it, from its second word on.
+    pub words: Vec<u64>,
+}
+
 /// A copy of the heap.
 #[derive(Debug, Default)]
 pub struct Heap {
@@ -64,8 +79,10 @@ pub struct Heap {
     pub copied: u64,
     /// Bytes that could not be.
     pub unreadable: u64,
-    /// Words by which the runtime itself holds on to objects: those with finalizers, and what the finalizers use.
-    pub specials: Vec<u64>,
+    /// How many of them may hold pointers: these have the lowest numbers.
+    pub holding: u64,
+    /// What the runtime itself knows of objects besides, as far as it holds on to something.
+    pub specials: Vec<Special>,
     pieces: Pieces,
     /// For each page from the lowest on, which run it belongs to.
     pages: Vec<u32>,
@@ -93,14 +110,15 @@ impl Heap {
         spans.dedup_by(|next, before| next.base < before.base + before.size);
         let mut heap = Self::default();
         let mut ranges = Vec::new();
-        for span in &mut spans {
-            span.first = heap.objects;
-            heap.objects = heap.objects.saturating_add(span.objects);
-            if span.piece.is_some() {
-                span.piece = Some(ranges.len());
-                heap.copied += span.size;
-                ranges.push((span.base, span.size as usize));
-            }
+        for span in spans.iter_mut().filter(|span| span.piece.is_some()) {
+            heap.number(span);
+            span.piece = Some(ranges.len());
+            heap.copied += span.size;
+            ranges.push((span.base, span.size as usize));
+        }
+        heap.holding = heap.objects;
+        for span in spans.iter_mut().filter(|span| span.piece.is_none()) {
+            heap.number(span);
         }
         let index = page_index(&spans).ok_or(Refusal::TooLarge("it is spread over more than 512 GiB of addresses"))?;
         if heap.objects > MAX_OBJECTS {
@@ -119,6 +137,11 @@ impl Heap {
         heap.unreadable = unread.map(|(_, (_, size))| *size as u64).sum();
         (heap.pages, heap.spans) = (index, spans);
         Ok(heap)
+    }
+
+    fn number(&mut self, span: &mut Span) {
+        span.first = self.objects;
+        self.objects = self.objects.saturating_add(span.objects);
     }
 
     /// The object that `address` points into: its run of pages, and its number in it.
@@ -204,7 +227,7 @@ fn page_index(spans: &[Span]) -> Option<Vec<u32>> {
 }
 
 /// Three quarters of the memory that this machine has left.
-fn available() -> u64 {
+pub fn available() -> u64 {
     let text = read_start(Path::new("/proc/meminfo"), 4096).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
@@ -213,16 +236,16 @@ fn available() -> u64 {
 }
 
 /// Follows the lists of specials, all at once, one link at a time.
-fn read_specials(runtime: &Runtime, spans: &[Span]) -> Result<Vec<u64>, GoError> {
+fn read_specials(runtime: &Runtime, spans: &[Span]) -> Result<Vec<Special>, GoError> {
     let layout = &runtime.layout.special;
-    let mut words = Vec::new();
+    let mut found = Vec::new();
     let mut next: Vec<(u64, u64)> = spans.iter().map(|span| (span.specials, span.base)).collect();
     let mut seen = 0;
     loop {
         next.retain(|(special, _)| *special != 0);
         seen += next.len();
         if next.is_empty() || seen > MAX_SPECIALS {
-            return Ok(words);
+            return Ok(found);
         }
         let ranges: Vec<(u64, usize)> = next.iter().map(|&(special, _)| (special, SPECIAL_BYTES)).collect();
         let read = runtime
@@ -234,12 +257,18 @@ fn read_specials(runtime: &Runtime, spans: &[Span]) -> Result<Vec<u64>, GoError>
                 *special = 0;
                 continue;
             };
-            *special = word(bytes, layout.next);
-            if bytes.get(layout.kind) != Some(&runtime.layout.kinds.profile) {
+            let address = std::mem::replace(special, word(bytes, layout.next));
+            let kind = bytes.get(layout.kind).copied();
+            if kind != Some(runtime.layout.kinds.profile) {
                 // Two bytes in older versions, a word in newer ones.
                 let offset = u64::from(u16_at(bytes, layout.offset).unwrap_or(0));
-                words.push(base.wrapping_add(offset));
-                words.extend(bytes.chunks_exact(8).filter_map(|chunk| u64_at(chunk, 0)).skip(1));
+                let words = bytes.chunks_exact(8).filter_map(|chunk| u64_at(chunk, 0));
+                found.push(Special {
+                    address,
+                    object: base.wrapping_add(offset),
+                    is_finalizer: kind == Some(FINALIZER),
+                    words: words.skip(1).collect(),
+                });
             }
         }
     }

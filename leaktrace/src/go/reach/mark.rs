@@ -109,21 +109,23 @@ impl<'a> Marker<'a> {
 }
 
 /// A set of numbers below a limit.
-struct Bits(Vec<u64>);
+pub struct Bits(Vec<u64>);
 
 impl Bits {
-    fn new(limit: u64) -> Self {
+    /// None yet.
+    pub fn new(limit: u64) -> Self {
         Self(vec![0; limit.div_ceil(64) as usize])
     }
 
-    fn get(&self, number: u64) -> bool {
+    /// Whether a number is in it.
+    pub fn get(&self, number: u64) -> bool {
         self.0
             .get((number / 64) as usize)
             .is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
 
     /// Adds a number; false if it was in the set before.
-    fn set(&mut self, number: u64) -> bool {
+    pub fn set(&mut self, number: u64) -> bool {
         let Some(word) = self.0.get_mut((number / 64) as usize) else {
             return false;
         };

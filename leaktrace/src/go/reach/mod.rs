@@ -10,8 +10,11 @@
 
 mod blocked;
 mod heap;
+mod holders;
 mod mark;
+mod paths;
 mod roots;
+mod variables;
 
 use std::collections::HashMap;
 
@@ -22,6 +25,7 @@ use heap::Heap;
 use mark::Marker;
 
 pub use blocked::Object;
+pub use holders::{Found, find as holders};
 
 /// What one look at the heap has found.
 #[derive(Debug, Default)]
@@ -59,7 +63,10 @@ pub fn unreachable(runtime: &Runtime, snapshot: &Snapshot) -> Result<Unreachable
         .filter(|one| !waits.is_examined(one))
         .collect();
     result.unreadable += roots::push_variables(runtime, &mut marker)?;
-    heap.specials.iter().for_each(|&word| marker.reach(word));
+    for special in &heap.specials {
+        marker.reach(special.object);
+        special.words.iter().for_each(|&word| marker.reach(word));
+    }
     result.unreadable += roots::push_goroutines(runtime, &mut marker, &live)?;
     result.examined = waits.examined.len() as u64;
     for (index, (_, objects)) in waits.examined.iter().enumerate() {

@@ -17,6 +17,11 @@ pub const SEMAPHORES: u64 = 251 * 64;
 
 /// Reaches what the program's variables point to. Gives how many bytes could not be read.
 pub fn push_variables(runtime: &Runtime, marker: &mut Marker<'_>) -> Result<u64, GoError> {
+    each_variable(runtime, |_, bytes| marker.reach_all(bytes))
+}
+
+/// Hands over the program's variables, part by part with its address. Gives how many bytes could not be read.
+pub fn each_variable(runtime: &Runtime, mut take: impl FnMut(u64, &[u8])) -> Result<u64, GoError> {
     let mut unreadable = 0;
     for (start, end) in [runtime.module.data, runtime.module.bss] {
         let (mut at, end) = (start.wrapping_add(runtime.bias) & !7, end.wrapping_add(runtime.bias));
@@ -26,7 +31,7 @@ pub fn push_variables(runtime: &Runtime, marker: &mut Marker<'_>) -> Result<u64,
             match runtime.memory.bytes(at, size as usize) {
                 Ok(mut bytes) => {
                     blank(runtime, at, &mut bytes);
-                    marker.reach_all(&bytes);
+                    take(at, &bytes);
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EFAULT) => unreadable += size,
                 Err(error) => return Err(runtime.unreadable(error)),
@@ -54,8 +59,18 @@ fn blank(runtime: &Runtime, start: u64, bytes: &mut [u8]) {
 
 /// Reaches what these goroutines know: what is on their stacks, and in their structures.
 pub fn push_goroutines(runtime: &Runtime, marker: &mut Marker<'_>, goroutines: &[&Goroutine]) -> Result<u64, GoError> {
+    each_goroutine(runtime, goroutines, |_, _, bytes| marker.reach_all(bytes))
+}
+
+/// Hands over the structures and the stacks of these goroutines: whose it is, its address, and what stands there. Gives
+/// how many bytes could not be read.
+pub fn each_goroutine(
+    runtime: &Runtime,
+    goroutines: &[&Goroutine],
+    mut take: impl FnMut(usize, u64, &[u8]),
+) -> Result<u64, GoError> {
     let mut unreadable = 0;
-    let mut ranges = Vec::new();
+    let (mut ranges, mut owners) = (Vec::new(), Vec::new());
     let (mut held, mut all) = (0, 0);
     for (number, goroutine) in goroutines.iter().enumerate() {
         ranges.push((goroutine.address, runtime.layout.g.size));
@@ -67,6 +82,7 @@ pub fn push_goroutines(runtime: &Runtime, marker: &mut Marker<'_>, goroutines: &
                 ranges.push((start, size));
             }
         }
+        owners.resize(ranges.len(), number);
         held += ranges.last().map_or(0, |&(_, size)| size as u64);
         if held < BATCH && number + 1 < goroutines.len() {
             continue;
@@ -75,13 +91,13 @@ pub fn push_goroutines(runtime: &Runtime, marker: &mut Marker<'_>, goroutines: &
             .memory
             .pieces(&ranges)
             .map_err(|error| runtime.unreadable(error))?;
-        for (index, (_, size)) in ranges.iter().enumerate() {
+        for (index, ((start, size), owner)) in ranges.iter().zip(&owners).enumerate() {
             match read.get(index) {
-                Some(bytes) => marker.reach_all(bytes),
+                Some(bytes) => take(*owner, *start, bytes),
                 None => unreadable += *size as u64,
             }
         }
-        (held, ranges) = (0, Vec::new());
+        (held, ranges, owners) = (0, Vec::new(), Vec::new());
     }
     Ok(unreadable)
 }

@@ -79,6 +79,7 @@ fn write_site(site: &Site, rank: u64, profile: &Profile, view: &View, out: &mut 
         paint.bold(&numbers(site, profile.accounting.live_bytes))
     )?;
     write_verdict(site, view, out)?;
+    write_holders(site, view, out)?;
     stack::lines(&site.stack, view)
         .iter()
         .try_for_each(|line| writeln!(out, "{line}"))
@@ -96,6 +97,23 @@ fn write_verdict(site: &Site, view: &View, out: &mut dyn Write) -> io::Result<()
         match line.strip_prefix(word).filter(|_| at == 0) {
             Some(rest) => writeln!(out, "    {}{rest}", Paint(view.colour).verdict(site.verdict, word))?,
             None => writeln!(out, "    {line}")?,
+        }
+    }
+    Ok(())
+}
+
+/// The way from what holds most of the blocks, and what else holds some.
+fn write_holders(site: &Site, view: &View, out: &mut dyn Write) -> io::Result<()> {
+    let way = site.holders.first().map(|first| first.chain.as_slice()).unwrap_or_default();
+    let way = (!way.is_empty()).then(|| format!("via {}", way.join(" → ")));
+    let others = site.holders.iter().skip(1).map(|holder| {
+        let of = units::number(holder.of);
+        format!("{} of {of} are held by {}", units::number(holder.held), holder.root)
+    });
+    for text in way.into_iter().chain(others) {
+        let text = label::one_line(&text);
+        for line in wrapped(&text, super::width(view).saturating_sub(6), "  ") {
+            writeln!(out, "      {line}")?;
         }
     }
     Ok(())

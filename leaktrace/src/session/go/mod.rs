@@ -1,9 +1,13 @@
 //! The Go side of a trace: where its heap is probed, and which of the objects sampled are live.
 
+mod holders;
 mod own_profile;
 mod section;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use leaktrace_common::{
     go::{GoLayout, SpanRecord, TAG_LARGE},
@@ -20,7 +24,7 @@ use crate::{
         memory_parts,
     },
     kernel::{AttachPoint, SpanEvent},
-    profile::{GoMoment, MemoryPart, OwnProfile, goroutines::GoProgram},
+    profile::{GoMoment, Holder, MemoryPart, OwnProfile, goroutines::GoProgram},
     target::AddressSpace,
 };
 
@@ -58,6 +62,8 @@ pub struct GoTrace {
     own_profile: Option<OwnProfile>,
     /// The rate that the profile had, where another was set.
     rate: Option<Rate>,
+    /// What held the live objects of each site at the end, where that was asked for.
+    holders: HashMap<u32, Vec<Holder>>,
 }
 
 /// Whether what is read of the runtime is believed.
@@ -101,6 +107,7 @@ impl GoTrace {
             memory: Vec::new(),
             own_profile: None,
             rate: None,
+            holders: HashMap::new(),
         };
         go.is_trusted();
         Ok(go)
