@@ -12,6 +12,7 @@ mod endings;
 mod errors;
 mod frames;
 mod goroutines;
+mod inspect;
 mod launching;
 mod limits;
 mod mixing;
@@ -53,6 +54,7 @@ fn main() {
         outputs::trials(),
         errors::trials(),
         goroutines::trials(),
+        inspect::trials(),
         serve::trials(),
         serve_go::trials(),
         programs::trials(),

@@ -1,5 +1,7 @@
 //! What an inspection finds, as plain data. Its JSON form is the contract [`SCHEMA`].
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::symbols::source::NameSource;
@@ -28,6 +30,46 @@ pub struct Inspection {
     pub other_code: Vec<OtherCode>,
     /// Sums.
     pub totals: Totals,
+    /// The Go runtime; nothing where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub go: Option<GoSeen>,
+}
+
+/// The Go runtime of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GoSeen {
+    /// `go1.27.3`; nothing if it could not be looked at.
+    pub version: Option<String>,
+    /// Experiments that it was built with, where they differ from the version's own.
+    pub experiments: Vec<String>,
+    /// `exe`, `pie` and so on; nothing if it does not say.
+    pub build_mode: Option<String>,
+    /// Whether it can call C: what that allocates is traced as in any other program.
+    pub cgo: bool,
+    /// Whether it has no symbols. They are not needed.
+    pub stripped: bool,
+    /// The file that it is in.
+    pub file: Option<String>,
+    /// Where the layout of its structures is known from: `debug_info`, `version` or `nearest_version`.
+    pub layout_from: Option<&'static str>,
+    /// That nearest version.
+    pub layout_of: Option<String>,
+    /// Where things are, hexadecimal: variables as the process counts addresses, probes as the file does. Nothing for
+    /// what was not found.
+    pub places: BTreeMap<&'static str, Option<String>>,
+    /// What leaktrace can tell of it.
+    pub parts: Vec<GoPart>,
+}
+
+/// Something that leaktrace tells of Go programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GoPart {
+    /// What.
+    pub name: &'static str,
+    /// Whether it will work, as far as can be told without doing it.
+    pub works: bool,
+    /// Why not.
+    pub why: Option<String>,
 }
 
 /// The process looked at.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use super::{
     code,
     findings::{Inspection, ProcessSeen, SCHEMA},
-    probing,
+    golang, probing,
 };
 use crate::{
     session::guard,
@@ -38,6 +38,7 @@ pub fn gather(pid: u32) -> Result<Inspection> {
         files: code.files,
         other_code: code.other,
         totals,
+        go: golang::go(&space),
     })
 }
 

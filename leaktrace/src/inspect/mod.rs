@@ -6,6 +6,7 @@
 mod code;
 mod findings;
 mod gather;
+mod golang;
 mod probing;
 mod text;
 
@@ -14,7 +15,8 @@ use std::io::{self, Write as _};
 use anyhow::Result;
 
 pub use findings::{
-    AllocatorFound, CodeFile, Inspection, OtherCode, ProbePlanned, ProcessSeen, SCHEMA, Totals, Unwinding,
+    AllocatorFound, CodeFile, GoPart, GoSeen, Inspection, OtherCode, ProbePlanned, ProcessSeen, SCHEMA, Totals,
+    Unwinding,
 };
 
 use crate::{cli::PlainFormat, report::terminal};

@@ -1,6 +1,6 @@
 //! An inspection for people: aligned, and no wider than the terminal where a path can be shortened. Pure.
 
-use super::findings::{AllocatorFound, CodeFile, Inspection, OtherCode, ProbePlanned, Totals, Unwinding};
+use super::findings::{AllocatorFound, CodeFile, GoSeen, Inspection, OtherCode, ProbePlanned, Totals, Unwinding};
 use crate::{
     report::wrap::wrapped,
     symbols::source::NameSource,
@@ -19,6 +19,7 @@ pub fn text(found: &Inspection, width: Option<usize>) -> String {
     let width = width.unwrap_or(USUAL_WIDTH);
     let mut lines = process(found, width);
     lines.extend(probes(&found.probes, &found.totals, width));
+    lines.extend(found.go.iter().flat_map(|go| golang(go, width)));
     lines.extend(code(found, width));
     lines.extend(totals(&found.totals, width));
     if !found.notes.is_empty() {
@@ -68,6 +69,38 @@ fn named(name: &str, value: &str, width: usize) -> Vec<String> {
         .zip(lines)
         .map(|(name, line)| format!("{name:<10} {line}"))
         .collect()
+}
+
+/// The Go runtime: what it is, where things are, what works.
+fn golang(go: &GoSeen, width: usize) -> Vec<String> {
+    let words = [
+        go.version.clone(),
+        go.build_mode.clone(),
+        go.cgo.then(|| "with C".to_owned()),
+        go.stripped.then(|| "without symbols".to_owned()),
+    ];
+    let mut program: Vec<String> = words.into_iter().flatten().collect();
+    program.extend(go.experiments.iter().map(|name| format!("experiment {name}")));
+    let layout = match (go.layout_from, &go.layout_of) {
+        (Some("debug_info"), _) => "from its own debug information".to_owned(),
+        (Some("version"), _) => "that of its version".to_owned(),
+        (Some(_), Some(version)) => format!("that of {version}, the nearest version that is known"),
+        _ => "not known".to_owned(),
+    };
+    let mut lines = vec![String::new(), "Go".to_owned()];
+    lines.extend(named("program", &program.join(", "), width));
+    lines.extend(named("layout", &layout, width));
+    let rows = go.places.iter().map(|(name, at)| {
+        let at = at.as_deref().unwrap_or("not found");
+        [(*name).to_owned(), at.to_owned()]
+    });
+    lines.extend(rows.map(|[name, at]| format!("{name:<22}{at}")));
+    let parts = go.parts.iter().map(|part| match &part.why {
+        None => format!("{}: yes", part.name),
+        Some(why) => format!("{}: no: {why}", part.name),
+    });
+    lines.extend(parts.flat_map(|part| bullet(&part, width)));
+    lines
 }
 
 fn allocator(found: &AllocatorFound) -> String {
