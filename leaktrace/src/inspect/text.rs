@@ -327,6 +327,7 @@ mod tests {
         let space = AddressSpace::read(std::process::id()).expect("our own memory map");
         let (planned, code) = (probing(&space), code(&space));
         Inspection {
+            go: None,
             schema: super::super::SCHEMA,
             process: ProcessSeen {
                 pid: 1,
