@@ -176,7 +176,7 @@ impl Runtime {
             probes: HeapProbes::find(&program.table, &words),
             mapping_code: cgo::mapping_code(&program.table, &words),
             table: program.table,
-            globals: globals.moved_by(bias),
+            globals: globals.moved_by(bias).without(&found.unfit),
             reasons,
             memory: Memory { pid },
             has_others: has_others(space, &file),
@@ -350,6 +350,21 @@ impl Globals {
                 rate: moved(found.rate),
                 disabled: found.disabled.map(moved),
             }),
+        }
+    }
+}
+
+impl Globals {
+    /// Without the variables whose structures cannot be read: what needs them is refused, and the rest is told.
+    fn without(self, unfit: &[Unfit]) -> Self {
+        let fits = |names: &[&str]| !unfit.iter().any(|unfit| names.contains(&&*unfit.structure));
+        Self {
+            goroutines: self.goroutines.filter(|_| fits(&["g", "gobuf"])),
+            heap: self.heap.filter(|_| fits(&["mheap", "mspan", "heapArena", "special"])),
+            stats: self.stats.filter(|_| fits(&["mstats"])),
+            semaphores: self.semaphores.filter(|_| fits(&["sudog"])),
+            controller: self.controller.filter(|_| fits(&["gcControllerState"])),
+            own_profile: self.own_profile.filter(|_| fits(&["bucket", "memRecordCycle"])),
         }
     }
 }

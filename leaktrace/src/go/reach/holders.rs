@@ -147,16 +147,20 @@ fn look(
         let mut told = HashSet::new();
         for &address in group {
             let number = paths.number(address);
-            let Some((number, (start, is_confirmed))) = number.and_then(|at| Some((at, checked.start(&paths, at)?))) else {
+            let Some((number, (start, is_confirmed))) = number.and_then(|at| Some((at, checked.start(&paths, at)?)))
+            else {
                 continue;
             };
             let is_first = told.insert((start.kind.root, is_confirmed));
             let chain = is_first.then(|| chain(&paths, number));
-            ways.insert(address, Way {
-                start,
-                is_confirmed,
-                chain,
-            });
+            ways.insert(
+                address,
+                Way {
+                    start,
+                    is_confirmed,
+                    chain,
+                },
+            );
         }
     }
     Ok(ways)
@@ -200,7 +204,10 @@ fn mark(
             part: special.object,
         };
         if special.is_finalizer {
-            let (object, _) = paths.number(special.object).and_then(|number| paths.object(number)).unwrap_or_default();
+            let (object, _) = paths
+                .number(special.object)
+                .and_then(|number| paths.object(number))
+                .unwrap_or_default();
             for (value, place) in paths.words_of(object) {
                 paths.begin(kind, place, value);
             }
@@ -218,7 +225,9 @@ fn mark(
             root: Root::Processors,
             part: address,
         };
-        paths.words_of(address).for_each(|(value, place)| paths.begin(kind, place, value));
+        paths
+            .words_of(address)
+            .for_each(|(value, place)| paths.begin(kind, place, value));
     }
     paths.run();
     push_variables(variables, words, paths, true);
@@ -291,7 +300,9 @@ fn processors(runtime: &Runtime, variables: &Variables, heap: &Heap) -> Vec<u64>
         return processors_at(runtime, heap, list).unwrap_or_default();
     }
     let mut lists = variables.of_runtime();
-    lists.find_map(|list| processors_at(runtime, heap, list)).unwrap_or_default()
+    lists
+        .find_map(|list| processors_at(runtime, heap, list))
+        .unwrap_or_default()
 }
 
 fn processors_at(runtime: &Runtime, heap: &Heap, list: u64) -> Option<Vec<u64>> {
@@ -329,12 +340,7 @@ struct Checked {
 }
 
 impl Checked {
-    fn read(
-        runtime: &Runtime,
-        heap: &Heap,
-        paths: &Paths<'_, Kind>,
-        objects: &[u64],
-    ) -> io::Result<Self> {
+    fn read(runtime: &Runtime, heap: &Heap, paths: &Paths<'_, Kind>, objects: &[u64]) -> io::Result<Self> {
         // By the object that comes before, what it leads to; and where the words stand that begin ways.
         let mut links: HashMap<u64, HashSet<u64>> = HashMap::new();
         let mut places: Vec<(u64, u64)> = Vec::new();
@@ -426,7 +432,12 @@ impl Teller<'_> {
         by_root.sort_by_key(|held| (std::cmp::Reverse(held.ways.len()), held.root));
         let holder = |held: &Held<'_>| Holder {
             root: self.root(held),
-            chain: held.ways.iter().find_map(|way| way.chain.as_ref()).map(|chain| self.chain(chain)).unwrap_or_default(),
+            chain: held
+                .ways
+                .iter()
+                .find_map(|way| way.chain.as_ref())
+                .map(|chain| self.chain(chain))
+                .unwrap_or_default(),
             held: held.ways.len() as u64,
             of: group.len() as u64,
         };
@@ -459,7 +470,9 @@ impl Teller<'_> {
     /// `the stacks of 12 goroutines in main.worker, created by main.main (main.go:42)`.
     fn goroutines(&self, start: u64, created_at: u64, count: u64) -> String {
         let function = self.runtime.table.find(start.wrapping_sub(self.runtime.bias));
-        let function = function.and_then(|function| self.runtime.table.name(&function)).map(shown);
+        let function = function
+            .and_then(|function| self.runtime.table.name(&function))
+            .map(shown);
         let function = function.unwrap_or_else(|| "unknown code".to_owned());
         if function == "runtime.main" {
             return "the stack of the main goroutine".to_owned();

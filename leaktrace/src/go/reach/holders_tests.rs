@@ -35,7 +35,9 @@ impl Holding {
             if name == "end" {
                 return holding;
             }
-            holding.groups.insert(name, words.map(|word| word.parse().unwrap()).collect());
+            holding
+                .groups
+                .insert(name, words.map(|word| word.parse().unwrap()).collect());
         }
     }
 
@@ -44,7 +46,13 @@ impl Holding {
         let space = AddressSpace::read(self.child.id()).unwrap();
         let runtime = Runtime::open(&space).unwrap();
         let groups: Vec<Vec<u64>> = self.groups.values().cloned().collect();
-        let named = |address| groups.iter().flatten().any(|one| *one == address).then(|| "main.newSession".to_owned());
+        let named = |address| {
+            groups
+                .iter()
+                .flatten()
+                .any(|one| *one == address)
+                .then(|| "main.newSession".to_owned())
+        };
         let found = find(&runtime, &groups, &named).unwrap();
         assert!(found.heap_bytes > 0 && found.unreadable == 0, "{found:?}");
         self.groups.keys().map(String::as_str).zip(found.holders).collect()
@@ -61,7 +69,9 @@ impl Drop for Holding {
 
 /// The first holder, which must hold nearly all.
 fn main_holder<'a>(holders: &'a BTreeMap<&str, Vec<Holder>>, group: &str) -> &'a Holder {
-    let holder = holders[group].first().unwrap_or_else(|| panic!("{group} is not held: {holders:#?}"));
+    let holder = holders[group]
+        .first()
+        .unwrap_or_else(|| panic!("{group} is not held: {holders:#?}"));
     assert!(holder.of == 192 && holder.held >= 180, "{group}: {holders:#?}");
     holder
 }
@@ -74,7 +84,13 @@ fn the_roots_of_a_running_program_are_named() {
             let holders = holding.holders();
             let root = |group| main_holder(&holders, group).root.as_str();
             let variables = ["map", "slice", "channel", "blobs", "list"].map(root);
-            let expected = ["main.sessions", "main.known+0x8", "main.queue", "main.blobs", "main.head"];
+            let expected = [
+                "main.sessions",
+                "main.known+0x8",
+                "main.queue",
+                "main.blobs",
+                "main.head",
+            ];
             assert_eq!(variables, expected, "{go:?} {holders:#?}");
             others_are_named(&go, &holders);
         }
@@ -85,12 +101,23 @@ fn the_roots_of_a_running_program_are_named() {
 fn others_are_named(go: &Toolchain, holders: &BTreeMap<&str, Vec<Holder>>) {
     let root = |group| main_holder(holders, group).root.as_str();
     // The compiler may wrap what a go statement calls.
-    let line = SOURCE.lines().position(|line| line == "\tgo worker(made, wait)").unwrap() + 1;
+    let line = SOURCE
+        .lines()
+        .position(|line| line == "\tgo worker(made, wait)")
+        .unwrap()
+        + 1;
     let stack = root("stack");
     assert!(stack.starts_with("the stack of a goroutine in main."), "{go:?} {stack}");
-    assert!(stack.ends_with(&format!(", created by main.main (main.go:{line})")), "{go:?} {stack}");
+    assert!(
+        stack.ends_with(&format!(", created by main.main (main.go:{line})")),
+        "{go:?} {stack}"
+    );
     assert_eq!(root("finalizer"), "192 finalizers", "{go:?}");
-    assert_eq!(root("timer"), "a timer, or another of the runtime's own lists", "{go:?} {holders:#?}");
+    assert_eq!(
+        root("timer"),
+        "a timer, or another of the runtime's own lists",
+        "{go:?} {holders:#?}"
+    );
     let garbage: u64 = holders["garbage"].iter().map(|holder| holder.held).sum();
     assert!(garbage < 20, "{go:?} {holders:#?}");
     let list = main_holder(holders, "list");
@@ -109,12 +136,21 @@ fn variables_of_stripped_programs_are_named_by_who_uses_them() {
         run(Command::new("strip").arg("-o").arg(&stripped).arg(&whole));
         let holding = Holding::start(&stripped);
         let holders = holding.holders();
-        for (group, variable) in [("map", "main.sessions"), ("list", "main.head"), ("channel", "main.queue")] {
+        for (group, variable) in [
+            ("map", "main.sessions"),
+            ("list", "main.head"),
+            ("channel", "main.queue"),
+        ] {
             let root = &main_holder(&holders, group).root;
-            let mut places = symbols.iter().filter(|(_, names)| names.iter().any(|name| name == variable));
+            let mut places = symbols
+                .iter()
+                .filter(|(_, names)| names.iter().any(|name| name == variable));
             let (place, _) = places.next().unwrap();
             let expected = format!("a variable at {place:#x} that main.");
-            assert!(root.starts_with(&expected), "{go:?} {group}: {root}, expected {expected}");
+            assert!(
+                root.starts_with(&expected),
+                "{go:?} {group}: {root}, expected {expected}"
+            );
         }
         others_are_named(&go, &holders);
     }

@@ -91,7 +91,10 @@ impl<'a, K: Copy> Paths<'a, K> {
     fn replace(&mut self, address: u64, old: u32, new: u32) {
         let number = self.number(address);
         let before = number.and_then(|number| self.before.get_mut(number as usize));
-        before.into_iter().filter(|before| **before == old).for_each(|before| *before = new);
+        before
+            .into_iter()
+            .filter(|before| **before == old)
+            .for_each(|before| *before = new);
     }
 
     /// Begins at the word `value`, which stands at `place`.

@@ -162,7 +162,9 @@ fn used(runtime: &Runtime) -> Vec<Variable> {
             break;
         }
         left -= size;
-        let own = is_runtime(&String::from_utf8_lossy(runtime.table.name(&function).unwrap_or_default()));
+        let own = is_runtime(&String::from_utf8_lossy(
+            runtime.table.name(&function).unwrap_or_default(),
+        ));
         for address in code.addresses(runtime, &function) {
             let known = uses.entry(address).or_insert((function.start, own));
             if known.1 && !own {
@@ -191,7 +193,9 @@ impl Code {
     fn addresses(&mut self, runtime: &Runtime, function: &Function) -> Vec<u64> {
         let code = self.of(runtime, function).unwrap_or_default();
         let decoder = Decoder::with_ip(64, code, function.start, DecoderOptions::NONE);
-        let operands = decoder.into_iter().filter(iced_x86::Instruction::is_ip_rel_memory_operand);
+        let operands = decoder
+            .into_iter()
+            .filter(iced_x86::Instruction::is_ip_rel_memory_operand);
         let addresses = operands.map(|instruction| instruction.ip_rel_memory_address());
         addresses.filter(|&address| holds_variables(runtime, address)).collect()
     }

@@ -104,7 +104,11 @@ fn write_verdict(site: &Site, view: &View, out: &mut dyn Write) -> io::Result<()
 
 /// The way from what holds most of the blocks, and what else holds some.
 fn write_holders(site: &Site, view: &View, out: &mut dyn Write) -> io::Result<()> {
-    let way = site.holders.first().map(|first| first.chain.as_slice()).unwrap_or_default();
+    let way = site
+        .holders
+        .first()
+        .map(|first| first.chain.as_slice())
+        .unwrap_or_default();
     let way = (!way.is_empty()).then(|| format!("via {}", way.join(" → ")));
     let others = site.holders.iter().skip(1).map(|holder| {
         let of = units::number(holder.of);

@@ -35,7 +35,11 @@ impl GoTrace {
         let found = reach::holders(&self.runtime, &groups, &names).map_err(|error| why(&error))?;
         let line = format!(
             "looked {} through {} of heap for {} in {:.1?}; {} could not be read",
-            if found.looks == 1 { "once".to_owned() } else { format!("{} times", found.looks) },
+            if found.looks == 1 {
+                "once".to_owned()
+            } else {
+                format!("{} times", found.looks)
+            },
             units::size(found.heap_bytes),
             units::count(groups.iter().map(Vec::len).sum::<usize>() as u64, "object"),
             started.elapsed(),
