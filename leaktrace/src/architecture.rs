@@ -67,6 +67,7 @@ const PURE: &[&str] = &[
     "go/bytes.rs",
     "go/pclntab/",
     "go/reach/mark.rs",
+    "go/reach/paths.rs",
 ];
 const IMPURE: &[&str] = &[
     "std::fs",

@@ -78,7 +78,7 @@ func churn() {
 		if i%50 == 0 {
 			head = &Session{id: i, next: head}
 		}
-		if i%1000 == 0 {
+		if i%20 == 0 {
 			time.Sleep(time.Millisecond)
 		}
 	}

@@ -3,10 +3,11 @@
 //!
 //! A copy of the heap is marked from the roots, as for lost goroutines, and for each object the way is remembered by
 //! which it was first reached. All that the program's variables reach comes first, then what only finalizers do, then
-//! stacks, then what only the runtime's own variables do. Of an object that several hold, the first is told.
+//! timers, then stacks, where words may be left over, then what only the runtime's own variables do. Of an object that
+//! several hold, the first is told.
 //!
 //! The copy may be torn. So each link of a way is read again from the process; where one is not there any more, the heap is
-//! looked through again, and the same root must come out twice.
+//! looked through again. Where only the root has changed, as that of a list that grows, the same must come out twice.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -75,6 +76,8 @@ struct Kind {
 struct Way {
     start: Start<Kind>,
     is_confirmed: bool,
+    /// Whether all links but the root's were confirmed.
+    may_agree: bool,
     /// Told for the first of those of a group that the same root holds.
     chain: Option<Chain>,
 }
@@ -99,8 +102,9 @@ pub fn find(runtime: &Runtime, groups: &[Vec<u64>], names: &dyn Fn(u64) -> Optio
     let mut open = groups.to_vec();
     while found.looks < MAX_LOOKS {
         for (address, mut now) in look(runtime, &variables, &open, &mut found)? {
-            let before = ways.get(&address).map(|way| way.start.kind.root);
-            now.is_confirmed |= before == Some(now.start.kind.root);
+            let before = ways.get(&address).filter(|way| way.may_agree);
+            let is_same = before.is_some_and(|before| before.start.kind.root == now.start.kind.root);
+            now.is_confirmed |= now.may_agree && is_same;
             ways.insert(address, now);
         }
         for group in &mut open {
@@ -147,10 +151,11 @@ fn look(
         let mut told = HashSet::new();
         for &address in group {
             let number = paths.number(address);
-            let Some((number, (start, is_confirmed))) = number.and_then(|at| Some((at, checked.start(&paths, at)?)))
-            else {
+            let Some((number, beginning)) = number.and_then(|at| Some((at, checked.beginning(&paths, at)?))) else {
                 continue;
             };
+            let (start, may_agree) = (beginning.start, beginning.is_rest_whole);
+            let is_confirmed = beginning.is_root_whole && may_agree;
             let is_first = told.insert((start.kind.root, is_confirmed));
             let chain = is_first.then(|| chain(&paths, number));
             ways.insert(
@@ -158,6 +163,7 @@ fn look(
                 Way {
                     start,
                     is_confirmed,
+                    may_agree,
                     chain,
                 },
             );
@@ -217,8 +223,6 @@ fn mark(
         }
     }
     paths.run();
-    let unreadable = push_stacks(runtime, snapshot, paths)?;
-    paths.run();
     for &address in &processors {
         paths.allow(address);
         let kind = Kind {
@@ -229,6 +233,8 @@ fn mark(
             .words_of(address)
             .for_each(|(value, place)| paths.begin(kind, place, value));
     }
+    paths.run();
+    let unreadable = push_stacks(runtime, snapshot, paths)?;
     paths.run();
     push_variables(variables, words, paths, true);
     paths.run();
@@ -335,8 +341,16 @@ struct Checked {
     broken: HashSet<u64>,
     /// More links than are looked at.
     too_many: bool,
-    /// Where ways begin that were followed already, by the objects on them, and whether they are whole.
-    known: HashMap<u64, (Start<Kind>, bool)>,
+    /// Where ways begin that were followed already, by the objects on them.
+    known: HashMap<u64, Beginning>,
+}
+
+/// Where a way begins, and whether its links are still there: the first, and the others.
+#[derive(Clone, Copy, Debug)]
+struct Beginning {
+    start: Start<Kind>,
+    is_root_whole: bool,
+    is_rest_whole: bool,
 }
 
 impl Checked {
@@ -385,24 +399,34 @@ impl Checked {
         })
     }
 
-    /// Where the way to an object begins, and whether all of it is still there; nothing if it is not held.
-    fn start(&mut self, paths: &Paths<'_, Kind>, object: u64) -> Option<(Start<Kind>, bool)> {
+    /// Where the way to an object begins; nothing if it is not held.
+    fn beginning(&mut self, paths: &Paths<'_, Kind>, object: u64) -> Option<Beginning> {
         let (mut passed, mut at) = (Vec::new(), object);
-        let (start, mut is_whole) = loop {
+        let mut beginning = loop {
             if let Some(&known) = self.known.get(&at) {
                 break known;
             }
-            passed.push(at);
             match paths.before(at)? {
-                Before::Root(start) => break (start, !self.too_many),
-                Before::Object(before) => at = before,
+                Before::Root(start) => {
+                    let known = Beginning {
+                        start,
+                        is_root_whole: !self.too_many && !self.broken.contains(&at),
+                        is_rest_whole: true,
+                    };
+                    self.known.insert(at, known);
+                    break known;
+                }
+                Before::Object(before) => {
+                    passed.push(at);
+                    at = before;
+                }
             }
         };
         for object in passed.into_iter().rev() {
-            is_whole &= !self.broken.contains(&object);
-            self.known.insert(object, (start, is_whole));
+            beginning.is_rest_whole &= !self.broken.contains(&object);
+            self.known.insert(object, beginning);
         }
-        Some((start, is_whole))
+        Some(beginning)
     }
 }
 

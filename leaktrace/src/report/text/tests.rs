@@ -1,5 +1,5 @@
 use super::*;
-use crate::profile::{Exit, Site, TimelinePoint, Verdict, fixture};
+use crate::profile::{Exit, Holder, Site, TimelinePoint, Verdict, fixture};
 
 fn written(profile: &Profile, view: &View) -> String {
     let mut out = Vec::new();
@@ -34,6 +34,30 @@ fn on_a_terminal_it_fits() {
         },
     );
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn what_holds_the_blocks_is_told_with_the_way() {
+    let mut profile = fixture::profile();
+    profile.sites.truncate(1);
+    let holder = |root: &str, chain: &[&str], held| Holder {
+        root: root.to_owned(),
+        chain: chain.iter().map(|&link| link.to_owned()).collect(),
+        held,
+        of: 192,
+    };
+    profile.sites[0].held_by = Some("main.sessions (188 of 192 objects looked for)".to_owned());
+    profile.sites[0].holders = vec![
+        holder("main.sessions", &["48-byte object", "object of main.newSession"], 188),
+        holder("the main goroutine's stack", &[], 2),
+    ];
+    let text = written(&profile, &View::default());
+    let held: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.contains("held by"))
+        .take(3)
+        .collect();
+    insta::assert_snapshot!(held.join("\n"), @"");
 }
 
 #[test]
