@@ -49,7 +49,6 @@ pub struct Trace {
     way: Option<Way>,
     clock: Clock,
     min_age_ns: u64,
-    reach: bool,
     stacks_seen: usize,
     settled: bool,
     loader_probed: bool,
@@ -68,6 +67,8 @@ struct Remarks {
     main_thread_gone: bool,
     /// Its program had begun before it was traced, though the process was.
     began_untraced: bool,
+    /// What holds its live objects is asked for, and not found out yet.
+    lacks_holders: bool,
 }
 
 /// Least time between two looks at the memory map, for a program that keeps showing new stacks; and where these end in
@@ -123,12 +124,14 @@ impl Trace {
             way: settings.way,
             clock: Clock::new(),
             min_age_ns: nanoseconds(settings.min_age),
-            reach: settings.reach,
             stacks_seen: 0,
             settled: false,
             loader_probed: false,
             go_armed: false,
-            remarks: Remarks::default(),
+            remarks: Remarks {
+                lacks_holders: settings.reach,
+                ..Remarks::default()
+            },
             followed: Instant::now(),
             looked_at: Followed::default(),
         })
@@ -324,7 +327,6 @@ impl Trace {
         {
             go.look_around(&self.space);
         }
-        self.look_for_holders();
         if let Some(go) = &mut self.go {
             go.put_rate_back();
         }
@@ -336,12 +338,14 @@ impl Trace {
         self.clock.end();
         self.recorder.tracer().detach();
         self.timings.push(format!("detached in {:.1?}", started.elapsed()));
-        self.settle()
+        self.settle()?;
+        self.look_for_holders();
+        Ok(())
     }
 
     /// Finds out what holds the live objects, if that was asked for; once, at the end, while the process is there.
     pub fn look_for_holders(&mut self) {
-        if !std::mem::take(&mut self.reach) {
+        if !std::mem::take(&mut self.remarks.lacks_holders) {
             return;
         }
         let Some(go) = &mut self.go else {

@@ -201,7 +201,9 @@ fn mark(
     // All goroutines name each other in the runtime's own lists, and processors and threads name all that there is.
     snapshot.structures.iter().for_each(|&address| paths.forbid(address));
     let processors = processors(runtime, variables, heap);
-    processors.iter().for_each(|&address| paths.forbid(address));
+    for &address in &processors {
+        paths.forbid(address);
+    }
     push_variables(variables, words, paths, false);
     paths.run();
     for special in &heap.specials {
