@@ -47,6 +47,9 @@ pub struct Claim {
     pub estimate: f64,
     /// How far, at most, it says that the truth is from it in nine cases of ten.
     pub error: f64,
+    /// Whether it is of a hundredth of all bytes or more. Of less there can be too few samples for their spread to tell how
+    /// sure they are.
+    pub matters: bool,
 }
 
 /// The sum of the sites of one function.
@@ -87,11 +90,25 @@ pub fn own_function(site: &Site) -> &str {
     names.into_iter().find(|name| name.starts_with("main.")).unwrap_or("")
 }
 
-/// All sites of a function of the program.
-pub fn sum(profile: &Profile, function: &str) -> Sum {
+/// Bytes of an object, where all are of one size; 0 of nothing.
+pub fn object_size(amounts: Amounts) -> u64 {
+    let size = amounts.allocated_bytes.checked_div(amounts.allocated_count);
+    size.unwrap_or(0)
+}
+
+/// Whether these can be objects of this size: objects and bytes are rounded, each for itself.
+pub fn are_of_size(amounts: Amounts, size: u64) -> bool {
+    let bytes = amounts.allocated_count.saturating_mul(size);
+    amounts.allocated_bytes.abs_diff(bytes) <= size / 2 + 1
+}
+
+/// All sites of a function of the program that allocate objects of this size. Others there are the runtime's own: who has
+/// to wait while he allocates, for the collector, makes it allocate too.
+pub fn sum(profile: &Profile, function: &str, size: u64) -> Sum {
     let mut sum = Sum::default();
     let (mut live, mut allocated) = (0.0, 0.0);
-    for site in profile.sites.iter().filter(|site| own_function(site) == function) {
+    let is_of = |site: &&Site| own_function(site) == function && are_of_size(site.amounts, size);
+    for site in profile.sites.iter().filter(is_of) {
         let number = |field| site.go[field].as_u64().unwrap_or(0);
         sum.amounts += site.amounts;
         sum.young_bytes += number("young_bytes");
@@ -126,6 +143,7 @@ impl Claim {
             truth,
             estimate,
             error,
+            ..
         } = self;
         format!(
             "{what}: {estimate:.0} ± {error:.0}, true are {:.0} to {:.0}",
@@ -137,15 +155,18 @@ impl Claim {
 /// All that a profile claims of the program's sites, with what the program said just before the report and just after.
 pub fn claims(profile: &Profile, before: &HeapTruth, after: &HeapTruth) -> Vec<Claim> {
     let mut claims = Vec::new();
+    let mut all = Amounts::default();
+    after.sites.values().for_each(|site| all += site.amounts);
     for (name, early) in &before.sites {
         let late = after.sites.get(name).map_or(early.amounts, |site| site.amounts);
-        let found = sum(profile, name);
         let (early, kind) = (early.amounts, early.kind.as_str());
+        let found = sum(profile, name, object_size(late));
         claims.push(Claim {
             what: format!("{name} allocated"),
             truth: (early.allocated_count as f64, late.allocated_count as f64),
             estimate: found.amounts.allocated_count as f64,
             error: found.allocated_error,
+            matters: late.allocated_bytes * 100 >= all.allocated_bytes,
         });
         if kind != "churn" {
             // What is taken out and put in again is not known to be dead, or to be old, until it is collected.
@@ -155,6 +176,7 @@ pub fn claims(profile: &Profile, before: &HeapTruth, after: &HeapTruth) -> Vec<C
                 truth: (early.live_count as f64 - moving, late.live_count as f64 + moving),
                 estimate: found.amounts.live_count as f64,
                 error: found.live_error,
+                matters: late.live_bytes * 100 >= all.live_bytes,
             });
         }
     }
@@ -184,6 +206,7 @@ mod tests {
             truth: (100.0, 110.0),
             estimate,
             error: 10.0,
+            matters: true,
         }
     }
 
