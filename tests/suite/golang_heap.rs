@@ -27,6 +27,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_process_that_ends", a_process_that_ends),
     ("killed_at_random_moments", killed_at_random_moments),
     ("gos_own_profile", gos_own_profile),
+    ("with_c_beside_it", with_c_beside_it),
 ];
 
 /// How a program is built, and whether Go's own profile is in it.
@@ -444,4 +445,40 @@ fn ours(own: &Value) -> Result<Vec<(String, [f64; 2])>> {
         all.extend(name.map(|name| (name.to_owned(), numbers)));
     }
     Ok(all)
+}
+
+/// Of a program with C in it, one report has both: what C allocates to the byte, what Go allocates as an estimate.
+fn with_c_beside_it(toolchain: &Toolchain) -> Result<()> {
+    let mut child = toolchain.start("cgo", Build::Plain)?;
+    let tracer = tracer::attach(child.pid(), &[])?;
+    child.write("leak\n")?;
+    let line = child.out.expect("TRUTH ")?;
+    let truth: Value = serde_json::from_str(line.trim_start_matches("TRUTH "))?;
+    let report = tracer.stop()?;
+    end(child)?;
+    let native = report.profile.of_function("leak_block");
+    let expected = (number(&truth, "native_count")?, number(&truth, "native_bytes")?);
+    ensure!(
+        (native.live_count, native.live_bytes) == expected,
+        "{native:?}, true are {expected:?}"
+    );
+    let mut exact = report.profile.sites_of("leak_block");
+    ensure!(
+        exact.all(|site| site.heap.is_none() && site.estimate_error.is_none()),
+        "an estimate of C"
+    );
+    let (found, go) = (
+        sum(&report.profile, "main.newBuffer", 1024),
+        number(&truth, "go_count")? as f64,
+    );
+    let claim = Claim {
+        what: "main.newBuffer live".to_owned(),
+        truth: (go, go),
+        estimate: found.amounts.live_count as f64,
+        error: found.live_error,
+        matters: true,
+    };
+    ensure!(found.amounts.live_count > 0 && claim.holds(3.0), "{}", claim.tell());
+    ensure!(report.profile.accounting.complete, "{:?}", report.profile.accounting);
+    Ok(())
 }
