@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::child::{Child, run};
@@ -64,19 +64,36 @@ impl Toolchain {
 
     /// Builds `fixtures/go/NAME.go`, unless that was done before.
     pub fn build(&self, name: &str, build: Build) -> Result<PathBuf> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/go/{name}.go"));
+        self.build_of(&[name], build)
+    }
+
+    /// Builds a program of several files `fixtures/go/NAME.go`, named after the first, unless that was done before.
+    pub fn build_of(&self, names: &[&str], build: Build) -> Result<PathBuf> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/go");
+        let sources: Vec<PathBuf> = names.iter().map(|name| directory.join(format!("{name}.go"))).collect();
+        let (Some(name), Some(source)) = (names.first(), sources.first()) else {
+            bail!("a program of no files");
+        };
         let flags: &[&str] = match build {
             Build::Plain => &[],
             Build::Stripped => &[STRIPPED],
             Build::StrippedPie => &[STRIPPED, "-buildmode=pie"],
         };
-        let path = cached_name(name, &source, &[&[self.name.as_str()], flags].concat())?;
+        // All files but the first, which is looked at anyway.
+        let others: Vec<String> = sources
+            .iter()
+            .skip(1)
+            .map(fs::read_to_string)
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("no fixtures {names:?}"))?;
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        let path = cached_name(name, source, &[&[self.name.as_str()], flags, &others].concat())?;
         if !path.exists() {
             // Built beside and renamed, so that a suite that runs at the same time never sees half a program.
             let draft = path.with_extension(format!("draft-{}", std::process::id()));
             let mut command = Command::new(&self.go);
             command.envs([("GO111MODULE", "off"), ("GOTOOLCHAIN", "local"), ("GOFLAGS", "")]);
-            let ended = run(command.args(["build", "-o"]).arg(&draft).args(flags).arg(&source))?;
+            let ended = run(command.args(["build", "-o"]).arg(&draft).args(flags).args(&sources))?;
             ensure!(
                 ended.status.success(),
                 "{name} does not build with {}:\n{}",

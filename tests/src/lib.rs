@@ -9,6 +9,7 @@
 
 pub mod child;
 pub mod compare;
+pub mod estimate;
 pub mod fixture;
 pub mod foreign;
 pub mod frames;

@@ -24,6 +24,9 @@ pub struct Profile {
     pub sites: Vec<Site>,
     /// Totals over time.
     pub timeline: Vec<Value>,
+    /// What is known of a Go program.
+    #[serde(default)]
+    pub go: Value,
 }
 
 /// What was traced.
@@ -93,6 +96,15 @@ pub struct Site {
     pub verdict: String,
     /// Why.
     pub why: String,
+    /// Half the width of the interval in which the truth lies in nine cases of ten, relative to the number.
+    #[serde(default)]
+    pub estimate_error: Option<f64>,
+    /// `go`; nothing for the heap of a native allocator.
+    #[serde(default)]
+    pub heap: Option<String>,
+    /// What else there is to say of a site of Go's heap.
+    #[serde(default)]
+    pub go: Value,
     /// Where.
     pub stack: Stack,
 }

@@ -11,6 +11,8 @@ mod churn;
 mod endings;
 mod errors;
 mod frames;
+mod golang_heap;
+mod golang_service;
 mod goroutines;
 mod inspect;
 mod launching;
@@ -57,6 +59,8 @@ fn main() {
         inspect::trials(),
         serve::trials(),
         serve_go::trials(),
+        golang_heap::trials(),
+        golang_service::trials(),
         programs::trials(),
         oracles::trials(),
     ]

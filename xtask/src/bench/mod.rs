@@ -1,16 +1,18 @@
 //! `cargo xtask bench`: what a trace costs, against the same program untraced and against the traps alone.
 //!
 //! Each benchmark is a module: `cost` of a call, `live` blocks by the million, `attach` and detach, `walk` of a stack,
-//! `peers`. `program`
+//! `golang`, `peers`. `program`, `service`
 //! and `tracer` run the two sides, `table` and `machine` tell. Everything measured in one run is interleaved, so that
 //! ratios hold on a machine that is busy with other things.
 
 mod attach;
 mod cost;
+mod golang;
 mod live;
 mod machine;
 mod peers;
 mod program;
+mod service;
 mod table;
 mod tracer;
 mod walk;
@@ -64,6 +66,8 @@ enum Name {
     Attach,
     /// A stack by its frames: walked by the tables, and by the kernel's own helper.
     Walk,
+    /// A web service in Go under load: throughput, times of answers, CPU time.
+    Go,
     /// The peers that are installed, on `pair`.
     Peers,
 }
@@ -128,6 +132,7 @@ fn one(name: Name, setting: &Setting) -> Result<Vec<Row>> {
         Name::Live => live::measure(setting),
         Name::Walk => walk::measure(setting),
         Name::Attach => attach::measure(setting),
+        Name::Go => golang::measure(setting),
         Name::Peers => Ok(peers::measure(setting)),
     }
 }
