@@ -105,6 +105,9 @@ pub struct Site {
     /// What else there is to say of a site of Go's heap.
     #[serde(default)]
     pub go: Value,
+    /// What was found to hold its blocks, the most first.
+    #[serde(default)]
+    pub holders: Vec<Value>,
     /// Where.
     pub stack: Stack,
 }

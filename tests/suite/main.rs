@@ -12,6 +12,7 @@ mod endings;
 mod errors;
 mod frames;
 mod golang_heap;
+mod golang_rate;
 mod golang_service;
 mod goroutines;
 mod inspect;
@@ -60,6 +61,7 @@ fn main() {
         serve::trials(),
         serve_go::trials(),
         golang_heap::trials(),
+        golang_rate::trials(),
         golang_service::trials(),
         programs::trials(),
         oracles::trials(),
