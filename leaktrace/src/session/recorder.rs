@@ -24,6 +24,8 @@ use crate::{
     target::Era,
 };
 
+/// Most records of spans taken in at once: more than the buffer holds.
+const MAX_SPANS: usize = 1 << 18;
 /// Most points of the timeline; every second one goes when it is full.
 const MAX_TIMELINE: usize = 2048;
 
@@ -152,7 +154,8 @@ impl Recorder {
             }
         }
         if let Some((samples, layout)) = &mut self.samples {
-            while let Some(event) = self.tracer.next_span() {
+            // Not without end: a program can tell as fast as is read.
+            for event in std::iter::from_fn(|| self.tracer.next_span()).take(MAX_SPANS) {
                 go::take_in(samples, layout, &event);
             }
         }

@@ -17,18 +17,35 @@ pub struct Estimate {
     variance: f64,
 }
 
+/// For how many objects a sample stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weight {
+    /// So many.
+    pub objects: f64,
+    /// What it adds to the variance of their number besides: it may stand for more than it was taken for.
+    pub doubt: f64,
+}
+
+impl Weight {
+    /// For itself, and so many more that are certain to have been allocated after it.
+    pub fn of(objects: f64) -> Self {
+        Self { objects, doubt: 0.0 }
+    }
+}
+
 impl Estimate {
-    /// What one sample of an object of `object_size` bytes says that stands for `weight` objects.
+    /// What one sample of an object of `object_size` bytes says.
     ///
-    /// One object is seen itself, and each was to be seen with a chance of one in `weight` (Horvitz and Thompson): where
+    /// One object is seen itself, and each was to be seen with a chance of one in the weight (Horvitz and Thompson): where
     /// every object is seen, nothing is estimated.
-    pub fn of(weight: f64, object_size: u64) -> Self {
-        let size = object_size as f64;
+    pub fn of(weight: Weight, object_size: u64) -> Self {
+        let (size, objects) = (object_size as f64, weight.objects);
+        let variance = objects * (objects - 1.0).max(0.0) + weight.doubt;
         Self {
             samples: 1,
-            objects: weight,
-            size: weight * size,
-            variance: weight * (weight - 1.0).max(0.0) * size * size,
+            objects,
+            size: objects * size,
+            variance: variance * size * size,
         }
     }
 
@@ -89,12 +106,12 @@ mod tests {
     #[test]
     fn the_error_falls_with_the_number_of_samples() {
         let error = |samples: u64| {
-            let all = (0..samples).map(|_| Estimate::of(100.0, 64));
+            let all = (0..samples).map(|_| Estimate::of(Weight::of(100.0), 64));
             all.fold(Estimate::default(), Estimate::plus).error().unwrap()
         };
         assert!((error(1) - 2.455).abs() < 0.001, "{}", error(1));
         assert!((error(100) - 0.2455).abs() < 0.0001, "{}", error(100));
         assert_eq!(Estimate::default().error(), None);
-        assert_eq!(Estimate::of(1.0, 64).error(), Some(0.0));
+        assert_eq!(Estimate::of(Weight::of(1.0), 64).error(), Some(0.0));
     }
 }

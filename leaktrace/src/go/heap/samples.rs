@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::estimate::Weight;
 use super::weights::{Filled, Id, Weights};
 use super::{Estimate, Span};
 
@@ -52,16 +53,16 @@ pub struct Sample {
     cohort: u32,
     /// Whether it has been seen to be live; else it is too young to be judged.
     is_live: bool,
-    weight: Weight,
+    stands_for: StandsFor,
 }
 
 /// For how many objects a sample stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Weight {
+enum StandsFor {
     /// That depends on others of its cohort.
     Open(Id),
     /// So many.
-    Settled(f64),
+    Settled(Weight),
 }
 
 /// What the garbage collector's marks say of a sample.
@@ -92,7 +93,7 @@ pub struct SiteEstimate {
 }
 
 impl SiteEstimate {
-    fn add(&mut self, sample: &Sample, weight: f64) {
+    fn add(&mut self, sample: &Sample, weight: Weight) {
         let (all, by_cohort) = if sample.is_live {
             (&mut self.live, &mut self.cohorts)
         } else {
@@ -176,7 +177,7 @@ impl Samples {
         let Some(index) = free else { return };
         let address = span.base + index * span.object_size;
         self.next += 1;
-        let weight = if event.large {
+        let stands_for = if event.large {
             self.add_large(event)
         } else {
             self.add_filling(event, address)
@@ -193,19 +194,19 @@ impl Samples {
             site: event.site,
             cohort: event.cohort,
             is_live: false,
-            weight,
+            stands_for,
         };
         self.pending.insert(address, sample);
     }
 
     /// Every large object is seen.
-    fn add_large(&mut self, event: &HandedOut<'_>) -> Weight {
-        let seen = Estimate::of(1.0, event.span.object_size);
+    fn add_large(&mut self, event: &HandedOut<'_>) -> StandsFor {
+        let seen = Estimate::of(Weight::of(1.0), event.span.object_size);
         self.weights.add_settled(event.site, seen);
-        Weight::Settled(1.0)
+        StandsFor::Settled(Weight::of(1.0))
     }
 
-    fn add_filling(&mut self, event: &HandedOut<'_>, address: u64) -> Weight {
+    fn add_filling(&mut self, event: &HandedOut<'_>, address: u64) -> StandsFor {
         let span = &event.span;
         let filled = Filled {
             cohort: event.cohort,
@@ -225,7 +226,7 @@ impl Samples {
             places: span.objects,
         };
         self.filling.insert(event.address, filling);
-        Weight::Open(id)
+        StandsFor::Open(id)
     }
 
     /// Takes in that `thread` gave back the span described at `address`, with `taken` places taken.
@@ -248,8 +249,9 @@ impl Samples {
         let is_settled = self.weights.set_objects(filling.id, objects, &mut filling.filled);
         let (address, number) = filling.sample;
         let sample = self.pending.get_mut(&address).filter(|sample| sample.number == number);
-        if let Some(Weight::Settled(weight)) = sample.filter(|_| is_settled).map(|sample| &mut sample.weight) {
-            *weight += more;
+        let stands_for = sample.filter(|_| is_settled).map(|sample| &mut sample.stands_for);
+        if let Some(StandsFor::Settled(weight)) = stands_for {
+            weight.objects += more;
         }
     }
 
@@ -292,7 +294,7 @@ impl Samples {
         let mut sites: HashMap<u32, SiteEstimate> = allocated.collect();
         let open = self.weights.open();
         for sample in self.pending.values() {
-            let weight = sample.objects(&open);
+            let weight = sample.weight(&open);
             sites.entry(sample.site).or_default().add(sample, weight);
         }
         sites.values_mut().for_each(SiteEstimate::expect);
@@ -309,7 +311,7 @@ impl Samples {
         let open = self.weights.open();
         let live = self.pending().filter(|(_, sample)| sample.is_live);
         let mut live: Vec<(u64, u32, f64)> = live
-            .map(|(address, sample)| (address, sample.site, sample.objects(&open)))
+            .map(|(address, sample)| (address, sample.site, sample.weight(&open).objects))
             .collect();
         live.sort_by(|a, b| b.2.total_cmp(&a.2));
         let mut objects: HashMap<u32, Vec<u64>> = HashMap::new();
@@ -333,10 +335,10 @@ impl Samples {
             return;
         }
         for sample in self.pending.values_mut() {
-            if let Weight::Open(id) = sample.weight
+            if let StandsFor::Open(id) = sample.stands_for
                 && let Some(&weight) = weights.get(&id.key())
             {
-                sample.weight = Weight::Settled(weight);
+                sample.stands_for = StandsFor::Settled(weight);
             }
         }
     }
@@ -361,10 +363,10 @@ impl Samples {
 
 impl Sample {
     /// For how many objects it stands, given the weights that are not settled.
-    fn objects(&self, open: &HashMap<(u32, usize), f64>) -> f64 {
-        match self.weight {
-            Weight::Settled(weight) => weight,
-            Weight::Open(id) => open.get(&id.key()).copied().unwrap_or(1.0),
+    fn weight(&self, open: &HashMap<(u32, usize), Weight>) -> Weight {
+        match self.stands_for {
+            StandsFor::Settled(weight) => weight,
+            StandsFor::Open(id) => open.get(&id.key()).copied().unwrap_or(Weight::of(1.0)),
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::estimate::Estimate;
+use super::estimate::{Estimate, Weight};
 
 /// Fewer samples than this are not made to stand for what others have seen.
 const FEWEST: u64 = 4;
@@ -79,14 +79,14 @@ impl Weights {
             filled.objects = objects;
             return false;
         }
-        let seen = |objects: u64| Estimate::of(objects as f64, last_known.object_size);
+        let seen = |objects: u64| Estimate::of(Weight::of(objects as f64), last_known.object_size);
         let settled = self.settled.entry(last_known.site).or_default();
         *settled = settled.changed(seen(before), seen(objects));
         true
     }
 
     /// For how many objects the sample of each span of the cohorts that are not settled stands.
-    pub fn open(&self) -> HashMap<(u32, usize), f64> {
+    pub fn open(&self) -> HashMap<(u32, usize), Weight> {
         let mut weights = HashMap::new();
         for (&cohort, all) in &self.open {
             let classes = classes(all);
@@ -106,7 +106,7 @@ impl Weights {
     }
 
     /// Settles all cohorts before this one: they stay as they are. Says for how many objects each of their samples stands.
-    pub fn settle_before(&mut self, cohort: u32) -> HashMap<(u32, usize), f64> {
+    pub fn settle_before(&mut self, cohort: u32) -> HashMap<(u32, usize), Weight> {
         let later = self.open.split_off(&cohort);
         let weights = self.open();
         for all in std::mem::replace(&mut self.open, later).values() {
@@ -146,14 +146,20 @@ fn classes(all: &[Filled]) -> HashMap<u8, Class> {
     classes
 }
 
-fn weight(filled: &Filled, classes: &HashMap<u8, Class>) -> f64 {
+fn weight(filled: &Filled, classes: &HashMap<u8, Class>) -> Weight {
     let objects = filled.objects as f64;
-    match classes.get(&filled.class) {
-        Some(class) if class.regular >= FEWEST && filled.regular => {
-            objects * (1.0 + class.others as f64 / class.regular_objects as f64)
-        }
-        Some(class) if class.regular >= FEWEST => 1.0,
-        _ => objects,
+    let Some(class) = classes.get(&filled.class).filter(|class| class.regular >= FEWEST) else {
+        return Weight::of(objects);
+    };
+    let share = 1.0 + class.others as f64 / class.regular_objects as f64;
+    if filled.regular {
+        return Weight::of(objects * share);
+    }
+    // What came after it may have been of its site, though no regular sample was: as many as one of those stands for.
+    let regular = share * class.regular_objects as f64 / class.regular as f64;
+    Weight {
+        objects: 1.0,
+        doubt: (objects - 1.0) * regular,
     }
 }
 
@@ -194,8 +200,22 @@ mod tests {
         }
         // 196 objects more than the four seen, and 500 of regular ones: 1.392 for one.
         assert_eq!(counts(&weights), [(1, 4 + 139), (2, 557)]);
-        let total: f64 = weights.open().values().sum();
+        let total: f64 = weights.open().values().map(|weight| weight.objects).sum();
         assert!((total - 700.0).abs() < 1e-9, "{total}");
+    }
+
+    #[test]
+    fn a_site_that_no_regular_sample_was_of_is_in_doubt() {
+        let mut weights = Weights::default();
+        weights.add(filled(1, false, 51));
+        for _ in 0..4 {
+            weights.add(filled(2, true, 100));
+        }
+        let allocated = weights.allocated();
+        // Fifty more may be its, and a regular sample stands for 112.5 objects: the root of 5,625 is 75.
+        let error = allocated[&1].error().unwrap();
+        assert_eq!(allocated[&1].count(), 1);
+        assert!((error - 75.0 * 2.4675).abs() < 0.1, "{error}");
     }
 
     #[test]
@@ -224,7 +244,7 @@ mod tests {
         let mut known = filled(1, false, 50);
         assert!(!weights.set_objects(id, 60, &mut known));
         let settled = weights.settle_before(2);
-        assert_eq!((settled.len(), settled[&id.key()]), (5, 60.0));
+        assert_eq!((settled.len(), settled[&id.key()]), (5, Weight::of(60.0)));
         assert_eq!(counts(&weights), [(1, 60), (2, 400), (3, 400)]);
         // One that is still being filled counts what is added.
         assert!(weights.set_objects(id, 70, &mut known));
