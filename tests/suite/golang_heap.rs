@@ -147,7 +147,7 @@ struct Moments {
 }
 
 fn one_run(toolchain: &Toolchain, how: (Build, bool)) -> Result<Vec<Claim>> {
-    let mut child = start(toolchain, how, &["-churn", "2000000"], &[])?;
+    let mut child = start(toolchain, how, &["-churn", "1000000"], &[])?;
     let unattached = HeapTruth::ask(&mut child)?;
     let tracer = tracer::attach(child.pid(), &[])?;
     let attached = HeapTruth::ask(&mut child)?;
