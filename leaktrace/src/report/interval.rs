@@ -42,6 +42,11 @@ fn totals(previous: Option<&Profile>, now: &Profile) -> String {
     } else {
         String::new()
     };
+    let young = now.go.as_ref().map_or(0, |go| go.young_bytes);
+    let young = match young {
+        0 => String::new(),
+        young => format!(", {} too young to be judged", units::size(young)),
+    };
     let goroutines = now.timeline.iter().rev().find_map(|point| point.go?.goroutines);
     let goroutines = goroutines.map_or_else(String::new, |count| format!(", {}", units::count(count, "goroutine")));
     let lost = if accounting.complete {
@@ -50,7 +55,7 @@ fn totals(previous: Option<&Profile>, now: &Profile) -> String {
         "; incomplete: events were lost"
     };
     format!(
-        "{}: {} in {}{}{resident}{goroutines}{lost}",
+        "{}: {} in {}{}{young}{resident}{goroutines}{lost}",
         units::duration(now.window.duration_ns),
         units::size(accounting.live_bytes),
         units::count(accounting.live_count, "block"),

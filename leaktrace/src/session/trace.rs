@@ -389,7 +389,8 @@ impl Trace {
 
     fn measure(&mut self) {
         let resident = self.process.resident_bytes().unwrap_or(0);
-        let moment = self.go.as_mut().and_then(GoTrace::moment);
+        let is_last = self.settled;
+        let moment = self.go.as_mut().and_then(|go| go.moment(is_last));
         let moment = moment.filter(|_| self.is_still_the_same());
         let go = self.go.as_mut().zip(moment).map(|(go, moment)| go.keep(moment));
         self.recorder.turn(nanoseconds(self.clock.elapsed()), resident, go);

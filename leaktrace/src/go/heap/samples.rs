@@ -217,7 +217,7 @@ impl Samples {
             regular: self.full.remove(&event.thread) == Some(span.class),
             objects: 1,
         };
-        let id = self.weights.add(filled);
+        let id = self.weights.add(filled, event.thread);
         let filling = Filling {
             sample: (address, self.next),
             id,

@@ -44,18 +44,64 @@ struct Class {
     regular_objects: u64,
     /// Objects that the samples of the other spans do not stand for.
     others: u64,
+    /// By how much the variance is larger than that of samples that know nothing of each other.
+    inflation: f64,
 }
+
+/// What has come first in the spans of a class, one after the other in a thread.
+///
+/// A program that allocates by a fixed sequence, as many places as a span has or a divisor of that, puts the same first
+/// into each: then one sample tells no more than another, however many there are. That shows in how often two that
+/// follow each other are of one site, against how often that would be by chance.
+#[derive(Clone, Debug, Default)]
+struct Habit {
+    last: HashMap<u32, u32>,
+    of_site: HashMap<u32, u64>,
+    pairs: u64,
+    alike: u64,
+}
+
+impl Habit {
+    fn add(&mut self, site: u32, thread: u32) {
+        *self.of_site.entry(site).or_default() += 1;
+        if let Some(before) = self.last.insert(thread, site) {
+            self.pairs += 1;
+            self.alike += u64::from(before == site);
+        }
+    }
+
+    /// The factor of the variance, from the correlation of neighbours: that of a chain in which only they depend on each
+    /// other.
+    fn inflation(&self) -> f64 {
+        let all: u64 = self.of_site.values().sum();
+        let share = |count: &u64| (*count as f64 / all as f64).powi(2);
+        let by_chance: f64 = self.of_site.values().map(share).sum();
+        if self.pairs < FEWEST || by_chance > 0.999 {
+            return 1.0;
+        }
+        let alike = self.alike as f64 / self.pairs as f64;
+        let correlation = ((alike - by_chance) / (1.0 - by_chance)).clamp(0.0, MOST_ALIKE);
+        (1.0 + correlation) / (1.0 - correlation)
+    }
+}
+
+/// A correlation beyond which the error is not made larger any more: it is a multiple by then.
+const MOST_ALIKE: f64 = 0.999;
 
 /// All spans filled.
 #[derive(Debug, Default)]
 pub struct Weights {
     open: BTreeMap<u32, Vec<Filled>>,
     settled: HashMap<u32, Estimate>,
+    habits: HashMap<u8, Habit>,
 }
 
 impl Weights {
-    /// Adds a span.
-    pub fn add(&mut self, filled: Filled) -> Id {
+    /// Adds a span, that `thread` fills.
+    pub fn add(&mut self, filled: Filled, thread: u32) -> Id {
+        if filled.regular {
+            self.habits.entry(filled.class).or_default().add(filled.site, thread);
+        }
         let of_cohort = self.open.entry(filled.cohort).or_default();
         of_cohort.push(filled);
         Id {
@@ -89,7 +135,7 @@ impl Weights {
     pub fn open(&self) -> HashMap<(u32, usize), Weight> {
         let mut weights = HashMap::new();
         for (&cohort, all) in &self.open {
-            let classes = classes(all);
+            let classes = classes(all, &self.habits);
             let weighed = all.iter().enumerate();
             weights.extend(weighed.map(|(index, filled)| ((cohort, index), weight(filled, &classes))));
         }
@@ -100,7 +146,7 @@ impl Weights {
     pub fn allocated(&self) -> HashMap<u32, Estimate> {
         let mut allocated = self.settled.clone();
         for all in self.open.values() {
-            add(&mut allocated, all);
+            add(&mut allocated, all, &self.habits);
         }
         allocated
     }
@@ -110,7 +156,7 @@ impl Weights {
         let later = self.open.split_off(&cohort);
         let weights = self.open();
         for all in std::mem::replace(&mut self.open, later).values() {
-            add(&mut self.settled, all);
+            add(&mut self.settled, all, &self.habits);
         }
         weights
     }
@@ -123,8 +169,8 @@ impl Id {
     }
 }
 
-fn add(sums: &mut HashMap<u32, Estimate>, all: &[Filled]) {
-    let classes = classes(all);
+fn add(sums: &mut HashMap<u32, Estimate>, all: &[Filled], habits: &HashMap<u8, Habit>) {
+    let classes = classes(all, habits);
     for filled in all {
         let seen = Estimate::of(weight(filled, &classes), filled.object_size);
         let sum = sums.entry(filled.site).or_default();
@@ -132,10 +178,13 @@ fn add(sums: &mut HashMap<u32, Estimate>, all: &[Filled]) {
     }
 }
 
-fn classes(all: &[Filled]) -> HashMap<u8, Class> {
+fn classes(all: &[Filled], habits: &HashMap<u8, Habit>) -> HashMap<u8, Class> {
     let mut classes: HashMap<u8, Class> = HashMap::new();
     for filled in all {
-        let class = classes.entry(filled.class).or_default();
+        let class = classes.entry(filled.class).or_insert_with(|| Class {
+            inflation: habits.get(&filled.class).map_or(1.0, Habit::inflation),
+            ..Class::default()
+        });
         if filled.regular {
             class.regular += 1;
             class.regular_objects = class.regular_objects.saturating_add(filled.objects);
@@ -148,18 +197,27 @@ fn classes(all: &[Filled]) -> HashMap<u8, Class> {
 
 fn weight(filled: &Filled, classes: &HashMap<u8, Class>) -> Weight {
     let objects = filled.objects as f64;
+    let inflation = classes.get(&filled.class).map_or(1.0, |class| class.inflation);
+    let more = |objects: f64| (inflation - 1.0) * objects * (objects - 1.0).max(0.0);
     let Some(class) = classes.get(&filled.class).filter(|class| class.regular >= FEWEST) else {
-        return Weight::of(objects);
+        return Weight {
+            objects,
+            doubt: more(objects),
+        };
     };
     let share = 1.0 + class.others as f64 / class.regular_objects as f64;
     if filled.regular {
-        return Weight::of(objects * share);
+        let objects = objects * share;
+        return Weight {
+            objects,
+            doubt: more(objects),
+        };
     }
     // What came after it may have been of its site, though no regular sample was: as many as one of those stands for.
     let regular = share * class.regular_objects as f64 / class.regular as f64;
     Weight {
         objects: 1.0,
-        doubt: (objects - 1.0) * regular,
+        doubt: (objects - 1.0) * regular * inflation,
     }
 }
 
@@ -193,10 +251,10 @@ mod tests {
         let mut weights = Weights::default();
         // After each of four collections, site 1 begins; what follows is of site 2, and one in five times of site 1.
         for _ in 0..4 {
-            weights.add(filled(1, false, 50));
+            weights.add(filled(1, false, 50), 1);
         }
         for site in [2, 2, 1, 2, 2] {
-            weights.add(filled(site, true, 100));
+            weights.add(filled(site, true, 100), 1);
         }
         // 196 objects more than the four seen, and 500 of regular ones: 1.392 for one.
         assert_eq!(counts(&weights), [(1, 4 + 139), (2, 557)]);
@@ -207,9 +265,9 @@ mod tests {
     #[test]
     fn a_site_that_no_regular_sample_was_of_is_in_doubt() {
         let mut weights = Weights::default();
-        weights.add(filled(1, false, 51));
+        weights.add(filled(1, false, 51), 1);
         for _ in 0..4 {
-            weights.add(filled(2, true, 100));
+            weights.add(filled(2, true, 100), 1);
         }
         let allocated = weights.allocated();
         // Fifty more may be its, and a regular sample stands for 112.5 objects: the root of 5,625 is 75.
@@ -219,26 +277,50 @@ mod tests {
     }
 
     #[test]
+    fn what_always_comes_first_makes_the_error_large() {
+        let error = |sites: &dyn Fn(u32) -> u32| {
+            let mut weights = Weights::default();
+            for number in 0..1000 {
+                weights.add(filled(sites(number), true, 8), 1);
+            }
+            weights.allocated()[&1].error().unwrap()
+        };
+        // Of two sites, the one comes first five hundred times, and then the other.
+        assert!(error(&|number| 1 + number / 500) > 1.5);
+        let mixed = error(&|number| 1 + (number.wrapping_mul(2_654_435_761) >> 16) % 2);
+        assert!(mixed < 0.13, "{mixed}");
+        // By turns is as good as it gets, and alone there is nothing to be mixed up with.
+        assert!(error(&|number| 1 + number % 2) < 0.12);
+        assert!(error(&|_| 1) < 0.08);
+    }
+
+    #[test]
     fn few_regular_ones_are_not_made_to_stand_for_others() {
         let mut weights = Weights::default();
-        weights.add(filled(1, false, 50));
-        weights.add(filled(2, true, 100));
+        weights.add(filled(1, false, 50), 1);
+        weights.add(filled(2, true, 100), 1);
         assert_eq!(counts(&weights), [(1, 50), (2, 100)]);
     }
 
     #[test]
     fn classes_and_cohorts_stand_for_themselves_and_settled_ones_stay() {
         let mut weights = Weights::default();
-        let id = weights.add(filled(1, false, 50));
+        let id = weights.add(filled(1, false, 50), 1);
         for _ in 0..4 {
-            weights.add(Filled {
-                cohort: 2,
-                ..filled(2, true, 100)
-            });
-            weights.add(Filled {
-                class: 11,
-                ..filled(3, true, 100)
-            });
+            weights.add(
+                Filled {
+                    cohort: 2,
+                    ..filled(2, true, 100)
+                },
+                1,
+            );
+            weights.add(
+                Filled {
+                    class: 11,
+                    ..filled(3, true, 100)
+                },
+                1,
+            );
         }
         assert_eq!(counts(&weights), [(1, 50), (2, 400), (3, 400)]);
         let mut known = filled(1, false, 50);

@@ -1,6 +1,6 @@
 //! What there is to say of numbers that are estimates of Go's heap. Pure.
 
-use crate::profile::GoHeap;
+use crate::profile::{GoHeap, Profile};
 use crate::units;
 
 /// What makes the numbers less than exact, one line each.
@@ -20,6 +20,12 @@ pub(super) fn cautions(go: &GoHeap) -> Vec<String> {
         ));
     }
     cautions
+}
+
+/// Whether so much of Go's heap is too young to be judged that its growth cannot be either.
+pub(super) fn is_mostly_young(profile: &Profile) -> bool {
+    let go = profile.go.as_ref();
+    go.is_some_and(|go| go.young_bytes.saturating_mul(TENTH) > go.allocated_bytes)
 }
 
 /// A tenth of what was allocated is worth a word.

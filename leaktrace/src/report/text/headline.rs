@@ -86,6 +86,9 @@ fn growth(profile: &Profile) -> String {
             "growth levelling off ({} over the whole time)",
             units::rate(slope.per_s)
         ),
+        Trend::Flat(_) | Trend::Shrinking(_) | Trend::Unsteady(_) if golang::is_mostly_young(profile) => {
+            "too young to say whether it grows".to_owned()
+        }
         Trend::Flat(_) => "not growing".to_owned(),
         Trend::Shrinking(slope) => format!("shrinking {}", units::rate(slope.per_s)),
         Trend::Unsteady(_) => "varying too much to say whether it grows".to_owned(),

@@ -28,7 +28,7 @@ impl GoTrace {
         let objects = recorder.samples().map(|samples| samples.live_objects(MAX_OBJECTS));
         let (sites, groups): (Vec<u32>, Vec<Vec<u64>>) = objects.unwrap_or_default().into_iter().unzip();
         if groups.is_empty() {
-            return Ok("no object is known to be live: nothing to look for".to_owned());
+            return Err("no object is known to be live yet; trace for longer".to_owned());
         }
         let recorder = &*recorder;
         let names = |address| self.allocated_by(recorder, recorder.site_of(address)?);

@@ -36,7 +36,7 @@ const PAUSE: u32 = 30;
 /// Experiments of Go under which objects are freed before a collection finds them dead.
 const FREEING: [&str; 2] = ["runtimefreegc", "arenas"];
 /// How many times as long as it took nothing is counted.
-const COUNT_PAUSE: u32 = 100;
+const COUNT_PAUSE: u32 = 20;
 /// How long a program that has only begun is given before it is not believed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -265,15 +265,15 @@ impl GoTrace {
 
     /// The trace begins: what the runtime counts is counted from here. One that cannot be read has only begun to run.
     pub fn begin(&mut self) {
-        self.first = Some(self.moment().unwrap_or_default());
+        self.first = Some(self.moment(true).unwrap_or_default());
     }
 
     /// What the runtime says of itself now; nothing where that cannot be read.
-    pub fn moment(&mut self) -> Option<Moment> {
+    pub fn moment(&mut self, is_last: bool) -> Option<Moment> {
         if !self.is_trusted() {
             return None;
         }
-        self.count_goroutines();
+        self.count_goroutines(is_last);
         Moment::read(&self.runtime).ok()
     }
 
@@ -286,8 +286,8 @@ impl GoTrace {
     }
 
     /// Counts the goroutines, unless that took long, and not long ago.
-    fn count_goroutines(&mut self) {
-        if self.counted.is_some_and(|(at, took)| at.elapsed() < took * COUNT_PAUSE) {
+    fn count_goroutines(&mut self, is_last: bool) {
+        if !is_last && self.counted.is_some_and(|(at, took)| at.elapsed() < took * COUNT_PAUSE) {
             self.goroutines = None;
             return;
         }

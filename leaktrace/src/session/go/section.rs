@@ -47,16 +47,18 @@ fn caution(estimate: &SiteEstimate, verdict: Verdict) -> Option<(Verdict, String
         estimate.live.samples,
         estimate.young.samples,
     );
-    if all <= young {
-        let why = "what it has allocated is too young to be judged: fewer than two collections have begun since";
+    if all <= young || (live == 0 && 2 * young > all) {
+        let why =
+            "most of what it has allocated is too young to be judged: fewer than two collections have begun since";
         return Some((Verdict::Unknown, why.to_owned()));
     }
     if live == 0 && verdict == Verdict::Churn {
         return Some((
             Verdict::Churn,
             format!(
-                "of {} objects sampled none is live, and {young} are too young to be judged",
-                units::number(all)
+                "of {} objects sampled none is live, and {} are too young to be judged",
+                units::number(all),
+                units::number(young)
             ),
         ));
     }
