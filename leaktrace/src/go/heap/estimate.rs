@@ -15,6 +15,8 @@ pub struct Estimate {
     size: f64,
     /// What the variance of the bytes is estimated at.
     variance: f64,
+    /// Bytes that may be another site's, or more of its own: all one way.
+    shifted: f64,
 }
 
 /// For how many objects a sample stands.
@@ -24,12 +26,18 @@ pub struct Weight {
     pub objects: f64,
     /// What it adds to the variance of their number besides: it may stand for more than it was taken for.
     pub doubt: f64,
+    /// Which part of them may be another site's, for a reason that more samples do not make go away.
+    pub shifted: f64,
 }
 
 impl Weight {
     /// For itself, and so many more that are certain to have been allocated after it.
     pub fn of(objects: f64) -> Self {
-        Self { objects, doubt: 0.0 }
+        Self {
+            objects,
+            doubt: 0.0,
+            shifted: 0.0,
+        }
     }
 }
 
@@ -46,6 +54,7 @@ impl Estimate {
             objects,
             size: objects * size,
             variance: variance * size * size,
+            shifted: weight.shifted * objects * size,
         }
     }
 
@@ -62,7 +71,8 @@ impl Estimate {
     /// Half the width of the interval in which the truth lies in nine cases of ten, relative to the estimate; none
     /// without samples.
     pub fn error(&self) -> Option<f64> {
-        (self.bytes() > 0).then(|| NINE_OF_TEN * DESIGN_EFFECT * self.variance.sqrt() / self.size)
+        let by_chance = NINE_OF_TEN * DESIGN_EFFECT * self.variance.sqrt();
+        (self.bytes() > 0).then(|| by_chance.hypot(self.shifted) / self.size)
     }
 
     /// Both together.
@@ -73,6 +83,7 @@ impl Estimate {
             objects: self.objects + other.objects,
             size: self.size + other.size,
             variance: self.variance + other.variance,
+            shifted: self.shifted + other.shifted,
         }
     }
 
@@ -84,6 +95,7 @@ impl Estimate {
             objects: self.objects - before.objects + after.objects,
             size: self.size - before.size + after.size,
             variance: (self.variance - before.variance + after.variance).max(0.0),
+            shifted: self.shifted,
         }
     }
 
@@ -95,6 +107,7 @@ impl Estimate {
             objects: self.objects * part,
             size: self.size * part,
             variance: self.variance * part,
+            shifted: self.shifted * part,
         }
     }
 }

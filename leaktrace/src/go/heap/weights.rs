@@ -57,6 +57,7 @@ struct Class {
 struct Habit {
     last: HashMap<u32, u32>,
     of_site: HashMap<u32, u64>,
+    all: u64,
     pairs: u64,
     alike: u64,
 }
@@ -64,16 +65,29 @@ struct Habit {
 impl Habit {
     fn add(&mut self, site: u32, thread: u32) {
         *self.of_site.entry(site).or_default() += 1;
+        self.all += 1;
         if let Some(before) = self.last.insert(thread, site) {
             self.pairs += 1;
             self.alike += u64::from(before == site);
         }
     }
 
+    /// Which part of a site's objects may be another's of the same class, or the other way round. Where the work that
+    /// allocates goes through them in a fixed order, the same come first again and again, also when neighbours differ.
+    /// Measured with such programs: more samples do not help, and only the sum of the class is right.
+    fn shift(&self, site: u32) -> f64 {
+        let own = self.of_site.get(&site).copied().unwrap_or(0);
+        if own == 0 || self.of_site.len() < 2 {
+            return 0.0;
+        }
+        let share = own as f64 / self.all as f64;
+        MOST_SHIFT * ((1.0 - share) / share).sqrt() * (share / LARGE_SHARE).min(1.0)
+    }
+
     /// The factor of the variance, from the correlation of neighbours: that of a chain in which only they depend on each
     /// other.
     fn inflation(&self) -> f64 {
-        let all: u64 = self.of_site.values().sum();
+        let all = self.all;
         let share = |count: &u64| (*count as f64 / all as f64).powi(2);
         let by_chance: f64 = self.of_site.values().map(share).sum();
         if self.pairs < FEWEST || by_chance > 0.999 {
@@ -85,6 +99,10 @@ impl Habit {
     }
 }
 
+/// What is shifted at most of a site that has half of its class; and a share from which on a site is a large one of its
+/// class. Of smaller ones, the others that come first are of many kinds.
+const MOST_SHIFT: f64 = 0.5;
+const LARGE_SHARE: f64 = 0.2;
 /// A correlation beyond which the error is not made larger any more: it is a multiple by then.
 const MOST_ALIKE: f64 = 0.999;
 
@@ -137,7 +155,7 @@ impl Weights {
         for (&cohort, all) in &self.open {
             let classes = classes(all, &self.habits);
             let weighed = all.iter().enumerate();
-            weights.extend(weighed.map(|(index, filled)| ((cohort, index), weight(filled, &classes))));
+            weights.extend(weighed.map(|(index, filled)| ((cohort, index), weight(filled, &classes, &self.habits))));
         }
         weights
     }
@@ -172,7 +190,7 @@ impl Id {
 fn add(sums: &mut HashMap<u32, Estimate>, all: &[Filled], habits: &HashMap<u8, Habit>) {
     let classes = classes(all, habits);
     for filled in all {
-        let seen = Estimate::of(weight(filled, &classes), filled.object_size);
+        let seen = Estimate::of(weight(filled, &classes, habits), filled.object_size);
         let sum = sums.entry(filled.site).or_default();
         *sum = sum.plus(seen);
     }
@@ -195,7 +213,8 @@ fn classes(all: &[Filled], habits: &HashMap<u8, Habit>) -> HashMap<u8, Class> {
     classes
 }
 
-fn weight(filled: &Filled, classes: &HashMap<u8, Class>) -> Weight {
+fn weight(filled: &Filled, classes: &HashMap<u8, Class>, habits: &HashMap<u8, Habit>) -> Weight {
+    let shifted = habits.get(&filled.class).map_or(0.0, |habit| habit.shift(filled.site));
     let objects = filled.objects as f64;
     let inflation = classes.get(&filled.class).map_or(1.0, |class| class.inflation);
     let more = |objects: f64| (inflation - 1.0) * objects * (objects - 1.0).max(0.0);
@@ -203,6 +222,7 @@ fn weight(filled: &Filled, classes: &HashMap<u8, Class>) -> Weight {
         return Weight {
             objects,
             doubt: more(objects),
+            shifted,
         };
     };
     let share = 1.0 + class.others as f64 / class.regular_objects as f64;
@@ -211,6 +231,7 @@ fn weight(filled: &Filled, classes: &HashMap<u8, Class>) -> Weight {
         return Weight {
             objects,
             doubt: more(objects),
+            shifted,
         };
     }
     // What came after it may have been of its site, though no regular sample was: as many as one of those stands for.
@@ -218,6 +239,7 @@ fn weight(filled: &Filled, classes: &HashMap<u8, Class>) -> Weight {
     Weight {
         objects: 1.0,
         doubt: (objects - 1.0) * regular * inflation,
+        shifted,
     }
 }
 
@@ -273,6 +295,7 @@ mod tests {
         // Fifty more may be its, and a regular sample stands for 112.5 objects: the root of 5,625 is 75.
         let error = allocated[&1].error().unwrap();
         assert_eq!(allocated[&1].count(), 1);
+        // 2.4675 times that, as all errors are.
         assert!((error - 75.0 * 2.4675).abs() < 0.1, "{error}");
     }
 
@@ -287,10 +310,10 @@ mod tests {
         };
         // Of two sites, the one comes first five hundred times, and then the other.
         assert!(error(&|number| 1 + number / 500) > 1.5);
+        // Half may be the other's, whatever chance says.
         let mixed = error(&|number| 1 + (number.wrapping_mul(2_654_435_761) >> 16) % 2);
-        assert!(mixed < 0.13, "{mixed}");
-        // By turns is as good as it gets, and alone there is nothing to be mixed up with.
-        assert!(error(&|number| 1 + number % 2) < 0.12);
+        assert!((0.5..0.55).contains(&mixed), "{mixed}");
+        // Alone there is nothing to be mixed up with.
         assert!(error(&|_| 1) < 0.08);
     }
 
