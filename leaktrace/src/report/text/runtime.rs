@@ -58,9 +58,10 @@ fn moment(go: &GoHeap, now: &GoMoment, timeline: &[TimelinePoint]) -> Vec<String
     let first = of_go.next();
     let paused = now.pause_ns.saturating_sub(first.map_or(0, |first| first.pause_ns));
     lines.push(format!(
-        "{} since the attach, which stopped the program for {} in all",
+        "{} since the attach, which stopped the program for {} in all; {} since it began",
         units::count(go.collections, "collection"),
-        units::duration(paused)
+        units::duration(paused),
+        units::number(now.collections)
     ));
     if let Some(goroutines) = now.goroutines.or_else(|| of_go.next_back()?.goroutines) {
         let before = first.and_then(|first| first.goroutines);

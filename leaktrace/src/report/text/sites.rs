@@ -112,7 +112,8 @@ fn write_holders(site: &Site, view: &View, out: &mut dyn Write) -> io::Result<()
     let way = (!way.is_empty()).then(|| format!("via {}", way.join(" → ")));
     let others = site.holders.iter().skip(1).map(|holder| {
         let of = units::number(holder.of);
-        format!("{} of {of} are held by {}", units::number(holder.held), holder.root)
+        let are = if holder.held == 1 { "is" } else { "are" };
+        format!("{} of {of} {are} held by {}", units::number(holder.held), holder.root)
     });
     for text in way.into_iter().chain(others) {
         let text = label::one_line(&text);
