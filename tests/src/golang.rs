@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use libtest_mimic::Trial;
 use serde::Deserialize;
 
 use crate::child::{Child, run};
 use crate::fixture::cached_name;
 use crate::host;
+use crate::needs::Need;
+use crate::trial::trial;
 
 /// The versions that are tested beside the distribution's, newest first.
 const VERSIONS: &str = include_str!("../go-versions");
@@ -54,6 +57,28 @@ pub fn toolchains() -> Vec<Toolchain> {
         go: host::target_dir().join("go").join(version).join("go/bin/go"),
     });
     own.into_iter().chain(fetched).collect()
+}
+
+/// A test that is run with each version of Go.
+pub type Test = fn(&Toolchain) -> Result<()>;
+
+/// The trials `GROUP::NAME::VERSION` of these tests, with each version of Go; left out, visibly, where that is not there.
+pub fn trials(group: &str, needs: &[Need], tests: &[(&str, Test)]) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for toolchain in toolchains() {
+        for &(name, test) in tests {
+            let toolchain = toolchain.clone();
+            let there = toolchain.is_there();
+            let name = format!("{group}::{name}::{}", toolchain.name);
+            trials.push(if there {
+                trial(name, needs, move || test(&toolchain))
+            } else {
+                let why = format!("skipped: no Go {} (cargo xtask setup --tests)", toolchain.name);
+                Trial::test(name, || Ok(())).with_kind(why).with_ignored_flag(true)
+            });
+        }
+    }
+    trials
 }
 
 impl Toolchain {

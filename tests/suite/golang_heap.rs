@@ -11,14 +11,12 @@ use leaktrace_tests::child::{Child, PATIENCE};
 use leaktrace_tests::estimate::{
     Claim, HeapTruth, are_of_size, claims, least_that_hold, object_size, own_function, sum,
 };
-use leaktrace_tests::golang::{Build, Toolchain, toolchains};
+use leaktrace_tests::golang::{self, Build, Test, Toolchain};
 use leaktrace_tests::profile::Profile;
 use leaktrace_tests::tracer;
-use leaktrace_tests::trial::{TRACES, trial};
+use leaktrace_tests::trial::TRACES;
 use libtest_mimic::Trial;
 use serde_json::Value;
-
-type Test = fn(&Toolchain) -> Result<()>;
 
 /// Run with each version of Go.
 const TESTS: &[(&str, Test)] = &[
@@ -45,21 +43,7 @@ const ALL: &[(Build, bool)] = &[
 const LEAKING: Duration = Duration::from_secs(12);
 
 pub fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
-    for toolchain in toolchains() {
-        for &(name, test) in TESTS {
-            let toolchain = toolchain.clone();
-            let there = toolchain.is_there();
-            let name = format!("golang_heap::{name}::{}", toolchain.name);
-            trials.push(if there {
-                trial(name, TRACES, move || test(&toolchain))
-            } else {
-                let why = format!("skipped: no Go {} (cargo xtask setup --tests)", toolchain.name);
-                Trial::test(name, || Ok(())).with_kind(why).with_ignored_flag(true)
-            });
-        }
-    }
-    trials
+    golang::trials("golang_heap", TRACES, TESTS)
 }
 
 /// The fixture, as far as READY.

@@ -5,16 +5,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use leaktrace_tests::child::Child;
-use leaktrace_tests::golang::{Build, Toolchain, toolchains};
+use leaktrace_tests::golang::{self, Build, Test, Toolchain};
 use leaktrace_tests::tracer;
-use leaktrace_tests::trial::{TRACES, trial};
+use leaktrace_tests::trial::TRACES;
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-type Test = fn(&Toolchain) -> Result<()>;
-
-/// Run with each version of Go that is there.
+/// Run with each version of Go.
 const TESTS: &[(&str, Test)] = &[
     ("set_and_put_back", set_and_put_back),
     ("left_alone_where_there_is_none", left_alone_where_there_is_none),
@@ -22,15 +20,7 @@ const TESTS: &[(&str, Test)] = &[
 ];
 
 pub fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
-    for toolchain in toolchains().into_iter().filter(Toolchain::is_there) {
-        for &(name, test) in TESTS {
-            let toolchain = toolchain.clone();
-            let name = format!("golang_rate::{name}::{}", toolchain.name);
-            trials.push(trial(name, TRACES, move || test(&toolchain)));
-        }
-    }
-    trials
+    golang::trials("golang_rate", TRACES, TESTS)
 }
 
 fn start(toolchain: &Toolchain, files: &[&str]) -> Result<Child> {

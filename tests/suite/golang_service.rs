@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use leaktrace_tests::child::{Child, PATIENCE};
 use leaktrace_tests::estimate::own_function;
-use leaktrace_tests::golang::{Build, Toolchain, toolchains};
+use leaktrace_tests::golang::{self, Build, Test, Toolchain};
 use leaktrace_tests::tracer;
-use leaktrace_tests::trial::{TRACES, trial};
+use leaktrace_tests::trial::TRACES;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
@@ -19,24 +19,14 @@ const CONNECTIONS: &str = "16";
 /// Requests a second.
 const RATE: &str = "500";
 
-type Test = fn(&Toolchain) -> Result<()>;
-
-/// Run with each version of Go that is there.
+/// Run with each version of Go.
 const TESTS: &[(&str, Test)] = &[
     ("attached_again_and_again", attached_again_and_again),
     ("its_leak_is_found", its_leak_is_found),
 ];
 
 pub fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
-    for toolchain in toolchains().into_iter().filter(Toolchain::is_there) {
-        for &(name, test) in TESTS {
-            let toolchain = toolchain.clone();
-            let name = format!("golang_service::{name}::{}", toolchain.name);
-            trials.push(trial(name, TRACES, move || test(&toolchain)));
-        }
-    }
-    trials
+    golang::trials("golang_service", TRACES, TESTS)
 }
 
 /// A service, and who asks it.

@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use leaktrace_tests::child::{Child, Ended, PATIENCE, run};
-use leaktrace_tests::golang::{Build, Told, Toolchain, Truth, is_shown, toolchains};
+use leaktrace_tests::golang::{self, Build, Test, Told, Toolchain, Truth, is_shown};
 use leaktrace_tests::host;
 use leaktrace_tests::needs::Need;
 use leaktrace_tests::trial::{TRACES, trial};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-type Test = fn(&Toolchain) -> Result<()>;
 
 /// Run with each version of Go.
 const TESTS: &[(&str, Test)] = &[
@@ -25,20 +23,7 @@ const TESTS: &[(&str, Test)] = &[
 ];
 
 pub fn trials() -> Vec<Trial> {
-    let mut trials = Vec::new();
-    for toolchain in toolchains() {
-        for &(name, test) in TESTS {
-            let toolchain = toolchain.clone();
-            let there = toolchain.is_there();
-            let name = format!("goroutines::{name}::{}", toolchain.name);
-            trials.push(if there {
-                trial(name, TRACES, move || test(&toolchain))
-            } else {
-                let why = format!("skipped: no Go {} (cargo xtask setup --tests)", toolchain.name);
-                Trial::test(name, || Ok(())).with_kind(why).with_ignored_flag(true)
-            });
-        }
-    }
+    let mut trials = golang::trials("goroutines", TRACES, TESTS);
     let needs = [TRACES, &[Need::Program("sleep")]].concat();
     trials.push(trial("goroutines::other_programs_are_refused", &needs, other_programs));
     trials

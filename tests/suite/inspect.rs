@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use leaktrace_tests::child::{Child, run};
-use leaktrace_tests::golang::{Build, Toolchain, toolchains};
+use leaktrace_tests::golang::{self, Build, Toolchain};
 use leaktrace_tests::host;
 use leaktrace_tests::needs::Need;
 use leaktrace_tests::trial::{TRACES, trial};
@@ -18,10 +18,7 @@ pub fn trials() -> Vec<Trial> {
         trial("inspect::native_programs", &needs, native_programs),
         trial("inspect::processes_that_are_gone", TRACES, gone),
     ];
-    for toolchain in toolchains().into_iter().filter(Toolchain::is_there) {
-        let name = format!("inspect::go_programs::{}", toolchain.name);
-        trials.push(trial(name, TRACES, move || go_programs(&toolchain)));
-    }
+    trials.extend(golang::trials("inspect", TRACES, &[("go_programs", go_programs)]));
     trials
 }
 

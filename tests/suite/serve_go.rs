@@ -7,15 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use leaktrace_tests::child::{Child, PATIENCE};
 use leaktrace_tests::fixture::Fixture;
-use leaktrace_tests::golang::{Build, Toolchain, Truth, toolchains};
+use leaktrace_tests::golang::{self, Build, Test, Toolchain, Truth};
 use leaktrace_tests::http;
 use leaktrace_tests::needs::Need;
 use leaktrace_tests::pprof;
 use leaktrace_tests::served::{Served, serve};
-use leaktrace_tests::trial::{TRACES, trial};
+use leaktrace_tests::trial::TRACES;
 use libtest_mimic::Trial;
-
-type Test = fn(&Toolchain) -> Result<()>;
 
 /// Run with each version of Go.
 const TESTS: &[(&str, Test)] = &[
@@ -27,21 +25,7 @@ const TESTS: &[(&str, Test)] = &[
 
 pub fn trials() -> Vec<Trial> {
     let needs = [TRACES, &[Need::Program("go")]].concat();
-    let mut trials = Vec::new();
-    for toolchain in toolchains() {
-        for &(name, test) in TESTS {
-            let toolchain = toolchain.clone();
-            let there = toolchain.is_there();
-            let name = format!("serve::{name}::{}", toolchain.name);
-            trials.push(if there {
-                trial(name, &needs, move || test(&toolchain))
-            } else {
-                let why = format!("skipped: no Go {} (cargo xtask setup --tests)", toolchain.name);
-                Trial::test(name, || Ok(())).with_kind(why).with_ignored_flag(true)
-            });
-        }
-    }
-    trials
+    golang::trials("serve", &needs, TESTS)
 }
 
 fn started(toolchain: &Toolchain, name: &str) -> Result<(Child, Served)> {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use object::LittleEndian;
 use object::elf;
 
-use super::heap::PAGE;
+use super::heap::{IN_USE, PAGE};
 use super::runtime::{GoError, Runtime, word};
 use crate::profile::MemoryPart;
 use crate::target::mappings::Mapping;
@@ -25,8 +25,7 @@ const MAX_HEAP: u64 = 128 << 30;
 const STEP: u64 = 64 << 20;
 /// Bits of an address within a part of the heap (`runtime.heapArena`).
 const ARENA_BITS: u32 = 26;
-/// States of a span: with objects, and for what the runtime gives back itself.
-const IN_USE: u8 = 1;
+/// State of a span for what the runtime gives back itself.
 const MANUAL: u8 = 2;
 /// How the runtime names its mappings, from Go 1.25 on, where the kernel keeps such names.
 const NAMED: &[u8] = b"[anon: Go: ";

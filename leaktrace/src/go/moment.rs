@@ -4,6 +4,7 @@
 //! runtime keeps these numbers without a lock, so that what must fit together is also compared.
 
 use super::bytes::u32_at;
+use super::heap::PAGE;
 use super::layout::{Controller, Layout};
 use super::runtime::{GoError, Runtime, word};
 use crate::profile::GoMoment;
@@ -12,8 +13,6 @@ use crate::profile::GoMoment;
 const ATTEMPTS: usize = 16;
 /// How many pauses the runtime remembers.
 const PAUSES: u64 = 256;
-/// The runtime counts its heap in pages.
-const PAGE: u64 = 8192;
 /// What the runtime has for the size at which a collection began while none has.
 const NOT_BEGUN: u64 = u64::MAX;
 /// Addresses that a process has: no heap comes to a goal of more.

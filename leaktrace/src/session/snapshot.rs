@@ -76,9 +76,9 @@ pub enum Detail {
 
 /// Makes a profile of this moment.
 pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) -> Result<Profile, KernelError> {
-    let now = recorder.now();
+    let (now, estimates) = (recorder.now(), recorder.estimates());
     let mut sites = sites(recorder, &now, scene);
-    go::describe_sites(&recorder.estimates(), &mut sites);
+    go::describe_sites(&estimates, &mut sites);
     if let Some(go) = scene.go {
         go.describe_holders(&mut sites);
     }
@@ -89,6 +89,10 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
             .cmp(&a.live_bytes)
             .then(b.allocated_bytes.cmp(&a.allocated_bytes))
     });
+    let accounting = Accounting {
+        sample_bytes: go::sample_bytes(&estimates),
+        ..accounting(recorder, &now, symbolizer, &sites, scene)?
+    };
     Ok(Profile {
         schema: SCHEMA.into(),
         tool: Tool {
@@ -97,10 +101,10 @@ pub fn profile(recorder: &Recorder, symbolizer: &mut Symbolizer, scene: &Scene) 
         },
         target: scene.target.clone(),
         window: scene.window,
-        accounting: accounting(recorder, &now, symbolizer, &sites, scene)?,
+        accounting,
         sites,
         timeline: recorder.timeline().to_vec(),
-        go: scene.go.map(|go| go.section(recorder)),
+        go: scene.go.map(|go| go.section(&estimates)),
     })
 }
 
@@ -224,7 +228,7 @@ fn accounting(
         freed_bytes: positive(allocated.bytes - live.bytes),
         live_bytes: positive(live.bytes),
         live_count: positive(live.count),
-        sample_bytes: go::sample_bytes(&recorder.estimates()),
+        sample_bytes: 1,
         complete: lost.is_empty(),
         lost,
         notes,

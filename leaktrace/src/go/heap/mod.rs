@@ -15,5 +15,7 @@ pub use liveness::Judge;
 pub use samples::{HandedOut, Samples, SiteEstimate, Verdict};
 pub use span::Span;
 
+/// State of a span that holds objects (`runtime.mSpanInUse`).
+pub const IN_USE: u8 = 1;
 /// Bytes of a page of the heap.
 pub const PAGE: u64 = 8192;

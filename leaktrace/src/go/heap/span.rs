@@ -1,11 +1,9 @@
 //! A span: a run of pages with objects of one size (`runtime.mspan`), as it is described in the process's memory. Pure.
 
-use super::PAGE;
+use super::{IN_USE, PAGE};
 use crate::go::bytes::{u16_at, u32_at, u64_at};
 use crate::go::layout;
 
-/// State of a span that holds objects.
-const IN_USE: u8 = 1;
 /// Most objects of a span: 8 KiB of objects of eight bytes.
 const MAX_OBJECTS: u64 = 1024;
 /// Where a process's addresses end.

@@ -4,13 +4,12 @@ use std::io;
 use std::path::Path;
 
 use crate::go::bytes::{u16_at, u64_at};
+use crate::go::heap::{IN_USE, PAGE};
 use crate::go::layout;
 use crate::go::memory::{Memory, Pieces};
 use crate::go::runtime::{GoError, Runtime, word};
 use crate::target::files::read_start;
 
-/// Bytes of a page of the heap.
-pub const PAGE: u64 = 8192;
 /// Most runs of pages.
 const MAX_SPANS: u64 = 1 << 24;
 /// Most bytes that are copied.
@@ -25,8 +24,6 @@ const MAX_SPECIALS: usize = 1 << 22;
 const SPECIAL_BYTES: usize = 64;
 /// Kind of a special that is a finalizer (`_KindSpecialFinalizer`, the same in all versions).
 const FINALIZER: u8 = 1;
-/// State of a run of pages that holds objects.
-const IN_USE: u8 = 1;
 /// Stands for no run of pages.
 const NONE: u32 = u32::MAX;
 

@@ -8,7 +8,6 @@ use crate::{
         heap::{Estimate, SiteEstimate},
     },
     profile::{GoHeap, GoSite, Heap, Site, Verdict},
-    session::recorder::Recorder,
     units,
 };
 
@@ -89,11 +88,10 @@ impl GoTrace {
     }
 
     /// The Go part of a profile.
-    pub fn section(&self, recorder: &Recorder) -> GoHeap {
-        let estimates = recorder.estimates();
-        let allocated = total(&estimates, |site| site.allocated);
-        let live = total(&estimates, |site| site.live);
-        let young = total(&estimates, |site| site.young);
+    pub fn section(&self, estimates: &HashMap<u32, SiteEstimate>) -> GoHeap {
+        let allocated = total(estimates, |site| site.allocated);
+        let live = total(estimates, |site| site.live);
+        let young = total(estimates, |site| site.young);
         GoHeap {
             program: self.program(),
             samples: allocated.samples,
